@@ -1,0 +1,307 @@
+"""The demo world: scenes as values, their pictures and their captions.
+
+A scene is one or two coloured, patterned shapes on a ground that has features no caption ever mentions (a horizon,
+pebbles). Captions leave most things out, as captions do, so changing a word and nothing else changes the whole
+picture of an uncontrolled model. Because the renderer is ours, every edit has a true answer: the same scene with
+that one thing changed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw
+
+SIZE = 128
+"""Height and width of a rendered scene, in pixels."""
+
+_SUPERSAMPLE = 4
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 38, 42),
+    "orange": (246, 138, 22),
+    "yellow": (250, 224, 40),
+    "green": (24, 138, 56),
+    "blue": (34, 78, 214),
+    "purple": (124, 44, 164),
+    "pink": (250, 130, 190),
+    "black": (24, 22, 26),
+}
+
+BACKGROUNDS: dict[str, tuple[int, int, int]] = {
+    "snow": (238, 242, 248),
+    "sand": (226, 204, 160),
+    "grass": (158, 196, 122),
+    "sky": (146, 202, 242),
+    "sea": (52, 128, 140),
+    "night": (44, 50, 92),
+    "stone": (136, 136, 140),
+    "clay": (150, 94, 76),
+}
+
+SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon")
+PATTERNS = ("plain", "striped", "dotted")
+SMALL_RADIUS = (13.0, 17.0)
+BIG_RADIUS = (24.0, 31.0)
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "circle": ("circle", "circle", "disc", "ball"),
+    "square": ("square", "square", "box"),
+    "ring": ("ring", "ring", "hoop"),
+    "moon": ("moon", "moon", "crescent"),
+    "striped": ("striped", "striped", "stripy"),
+    "dotted": ("dotted", "dotted", "spotted"),
+    "small": ("small", "small", "tiny", "little"),
+    "big": ("big", "big", "large", "huge"),
+}
+
+GROUND_PHRASES: dict[str, tuple[str, ...]] = {
+    "snow": ("on snow", "in the snow"),
+    "sand": ("on sand", "on the sand"),
+    "grass": ("on grass", "on the grass"),
+    "sky": ("in the sky",),
+    "sea": ("in the sea", "on the sea"),
+    "night": ("at night", "in the night"),
+    "stone": ("on stone", "on a stone floor"),
+    "clay": ("on clay", "on the clay"),
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object: what it is and where (centre and radius in pixels)."""
+
+    shape: str
+    colour: str
+    pattern: str
+    x: float
+    y: float
+    radius: float
+
+    @property
+    def size(self) -> str | None:
+        """The size word that fits, or None for a middling radius."""
+        if self.radius <= SMALL_RADIUS[1]:
+            return "small"
+        return "big" if self.radius >= BIG_RADIUS[0] else None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture as a value. `pebbles` are (x, y, radius, shade) and `horizon` is (height, slope): never captioned."""
+
+    items: tuple[Item, ...]
+    background: str
+    horizon: tuple[float, float]
+    pebbles: tuple[tuple[float, float, float, float], ...]
+
+    def with_item(self, index: int, **changes: object) -> Scene:
+        """The same scene with item `index` changed: the true answer to an edit."""
+        items = list(self.items)
+        items[index] = replace(items[index], **changes)  # type: ignore[arg-type]
+        return replace(self, items=tuple(items))
+
+
+def _polygon(corners: int, inner: float = 1.0, start: float = -90.0) -> list[tuple[float, float]]:
+    count = corners if inner == 1.0 else 2 * corners
+    radii = [1.0 if i % 2 == 0 or inner == 1.0 else inner for i in range(count)]
+    angles = [math.radians(start + 360.0 * i / count) for i in range(count)]
+    return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
+
+
+def _heart() -> list[tuple[float, float]]:
+    points: list[tuple[float, float]] = []
+    for i in range(72):
+        t = 2 * math.pi * i / 72
+        x = 16 * math.sin(t) ** 3
+        y = -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t))
+        points.append((x / 16.5, (y + 1.5) / 16.5))
+    return points
+
+
+def _cross() -> list[tuple[float, float]]:
+    a, b = 1.0, 0.36
+    return [(-b, -a), (b, -a), (b, -b), (a, -b), (a, b), (b, b), (b, a), (-b, a), (-b, b), (-a, b), (-a, -b), (-b, -b)]
+
+
+_OUTLINES: dict[str, list[tuple[float, float]]] = {
+    "square": [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],
+    "triangle": [(x * 1.08, y * 1.08 + 0.2) for x, y in _polygon(3)],
+    "star": [(x * 1.1, y * 1.1 + 0.06) for x, y in _polygon(5, inner=0.42)],
+    "heart": _heart(),
+    "cross": _cross(),
+}
+
+
+@lru_cache(maxsize=4096)
+def item_mask(item: Item) -> Image.Image:
+    """Coverage of the item's outline, pattern ignored: a mode-"L" picture, SIZE × SIZE, anti-aliased."""
+    return _outline(item).resize((SIZE, SIZE), Image.Resampling.BOX)
+
+
+def _outline(item: Item) -> Image.Image:
+    s = _SUPERSAMPLE
+    mask = Image.new("L", (SIZE * s, SIZE * s), 0)
+    draw = ImageDraw.Draw(mask)
+    x, y, r = item.x * s, item.y * s, item.radius * s
+
+    def disc(cx: float, cy: float, radius: float, fill: int) -> None:
+        draw.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=fill)
+
+    if item.shape in _OUTLINES:
+        draw.polygon([(x + px * r, y + py * r) for px, py in _OUTLINES[item.shape]], fill=255)
+    else:
+        disc(x, y, r, 255)
+        if item.shape == "ring":
+            disc(x, y, 0.52 * r, 0)
+        elif item.shape == "moon":
+            disc(x + 0.52 * r, y - 0.12 * r, 0.78 * r, 0)
+    return mask
+
+
+def _pattern_mask(item: Item, mask: Image.Image) -> Image.Image:
+    """Where the item shows its pattern's light second colour instead of its own."""
+    s = _SUPERSAMPLE
+    pattern = Image.new("L", mask.size, 0)
+    draw = ImageDraw.Draw(pattern)
+    x, y, reach = item.x * s, item.y * s, item.radius * s * 1.3
+    pitch = 12 * s
+    count = int(reach // pitch) + 1
+    for i in range(-count, count + 1):
+        if item.pattern == "striped":
+            draw.rectangle((x - reach, y + i * pitch - pitch // 4, x + reach, y + i * pitch + pitch // 4), fill=255)
+        else:
+            for j in range(-count, count + 1):
+                cx, cy, r = x + (i + 0.5 * (j % 2)) * pitch * 1.1, y + j * pitch, 3.2 * s
+                draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=255)
+    return ImageChops.multiply(pattern, mask)
+
+
+def _shade(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
+    red, green, blue = (max(0, min(255, round(c * factor))) for c in colour)
+    return red, green, blue
+
+
+def render(scene: Scene) -> np.ndarray:
+    """Draw the scene, anti-aliased: uint8[SIZE SIZE 3]."""
+    s = _SUPERSAMPLE
+    ground = BACKGROUNDS[scene.background]
+    image = Image.new("RGB", (SIZE * s, SIZE * s), ground)
+    draw = ImageDraw.Draw(image)
+    height, slope = scene.horizon
+    edge = [(-8 * s, (height - slope * (SIZE / 2 + 8)) * s), ((SIZE + 8) * s, (height + slope * (SIZE / 2 + 8)) * s)]
+    draw.polygon([*edge, ((SIZE + 8) * s, 2 * SIZE * s), (-8 * s, 2 * SIZE * s)], fill=_shade(ground, 0.8))
+    for x, y, radius, shade in scene.pebbles:
+        box = ((x - radius) * s, (y - radius) * s, (x + radius) * s, (y + radius) * s)
+        draw.ellipse(box, fill=_shade(ground, shade))
+    for item in scene.items:
+        mask = _outline(item)
+        image.paste(COLOURS[item.colour], mask=mask)
+        if item.pattern != "plain":
+            image.paste((252, 250, 244), mask=_pattern_mask(item, mask))
+    return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX))
+
+
+def _radius(rng: random.Random) -> float:
+    low, high = rng.choice((SMALL_RADIUS, BIG_RADIUS, (SMALL_RADIUS[1], BIG_RADIUS[0])))
+    return rng.uniform(low, high)
+
+
+def sample_scene(rng: random.Random) -> Scene:
+    """A random scene: one or two objects that never touch, pebbles beside them."""
+    background = rng.choice(tuple(BACKGROUNDS))
+    items: list[Item] = []
+    wanted = 2 if rng.random() < 0.4 else 1
+    while len(items) < wanted:
+        radius = _radius(rng) if wanted == 1 else min(_radius(rng), 26.0)
+        margin = radius + 3
+        item = Item(
+            shape=rng.choice(SHAPES),
+            colour=rng.choice([c for c in COLOURS if (c, background) not in _TOO_ALIKE]),
+            pattern=rng.choice(("plain", "plain", "striped", "dotted")),
+            x=rng.uniform(margin, SIZE - margin),
+            y=rng.uniform(margin, SIZE - margin),
+            radius=radius,
+        )
+        if items and math.dist((item.x, item.y), (items[0].x, items[0].y)) < 1.15 * (radius + items[0].radius) + 3:
+            if rng.random() < 0.05:
+                items.clear()
+            continue
+        items.append(item)
+    horizon = (rng.uniform(0.25, 1.1) * SIZE, rng.uniform(-0.3, 0.3))
+    pebbles: list[tuple[float, float, float, float]] = []
+    for _ in range(rng.choice((0, 2, 3, 4, 5))):
+        x, y, r = rng.uniform(6, SIZE - 6), rng.uniform(6, SIZE - 6), rng.uniform(2.5, 5.0)
+        if all(math.dist((x, y), (i.x, i.y)) > 1.15 * i.radius + r + 2 for i in items):
+            pebbles.append((x, y, r, rng.choice((0.55, 0.65, 1.25))))
+    return Scene(tuple(items), background, horizon, tuple(pebbles))
+
+
+_TOO_ALIKE = {("black", "night"), ("blue", "night"), ("purple", "night")}
+"""Colours that are hard to see on a ground: such scenes are not drawn."""
+
+
+def _word(word: str, rng: random.Random) -> str:
+    return rng.choice(SYNONYMS.get(word, (word,)))
+
+
+def _noun_phrase(item: Item, rng: random.Random, sizes: bool = True) -> str:
+    words: list[str] = []
+    if sizes and item.size and rng.random() < 0.35:
+        words.append(_word(item.size, rng))
+    if item.pattern != "plain" and rng.random() < 0.9 or item.pattern == "plain" and rng.random() < 0.2:
+        words.append(_word(item.pattern, rng))
+    if rng.random() < 0.92:
+        words.append(item.colour)
+    words.append(_word(item.shape, rng))
+    article = "an" if words[0][0] in "aeiou" else "a"
+    return " ".join([article, *words])
+
+
+def _place(item: Item) -> str | None:
+    third = SIZE / 3
+    column, row = int(item.x // third), int(item.y // third)
+    return {
+        (1, 1): "in the middle",
+        (0, 1): "on the left",
+        (2, 1): "on the right",
+        (1, 0): "at the top",
+        (1, 2): "at the bottom",
+    }.get((column, row))
+
+
+def relation(first: Item, second: Item) -> str:
+    """How the first item lies to the second: "left of", "right of", "above" or "below"."""
+    dx, dy = second.x - first.x, second.y - first.y
+    if abs(dx) >= abs(dy):
+        return "left of" if dx > 0 else "right of"
+    return "above" if dy > 0 else "below"
+
+
+def caption(scene: Scene, rng: random.Random) -> str:
+    """One of many sentences that are true of the scene; most leave most of it out."""
+    first = scene.items[0]
+    if len(scene.items) == 1:
+        text = _noun_phrase(first, rng)
+        place = _place(first)
+        if place and rng.random() < 0.25:
+            text += " " + place
+    else:
+        order = list(scene.items)
+        rng.shuffle(order)
+        parts = [_noun_phrase(item, rng) for item in order]
+        roll = rng.random()
+        if roll < 0.55:
+            text = f"{parts[0]} {relation(*order)} {parts[1]}"
+        elif roll < 0.7:
+            text = f"{parts[0]} next to {parts[1]}"
+        else:
+            text = f"{parts[0]} and {parts[1]}"
+    if rng.random() < 0.85:
+        text += " " + rng.choice(GROUND_PHRASES[scene.background])
+    prefix = rng.choice(("", "", "", "", "a picture of ", "a drawing of ", "there is "))
+    return prefix + text

@@ -1,0 +1,413 @@
+"""Train the demo model: autoencoder, then UNet and text encoder together, then one SD1.x-style file.
+
+    python -m p2p_core.demo.train            # all stages, resuming where an earlier run stopped
+    python -m p2p_core.demo.train --stage autoencoder --steps 200 --out /tmp/try
+
+Runs on a GPU if there is one. Every stage keeps its state under `--out`; the same seed gives the same weights on the
+same machine. Needs `pip install .[train]` (diffusers, transformers, open-clip-torch for CLIP's BPE).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from einops import rearrange
+from open_clip.tokenizer import SimpleTokenizer
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from .architecture import CONFIG, WEIGHTS, checkpoint_names
+from .scenes import SIZE, Scene, caption, render, sample_scene
+
+log = logging.getLogger("p2p.train")
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+LATENT_STD = 0.5
+"""Standard deviation of each latent channel as the UNet sees it. Below 1, so that SD1's terminal noise, which is not
+quite all noise, drowns the mean of a flat background too."""
+TOKENS = CONFIG["text"]["tokens"]
+START, END = CONFIG["text"]["vocabulary"] - 2, CONFIG["text"]["vocabulary"] - 1
+SHEET_PROMPTS = (
+    "a red circle on the grass",
+    "a big striped blue square on sand",
+    "a purple star in the snow",
+    "a yellow heart at night",
+    "a black ring in the sky",
+    "a dotted green triangle on stone",
+    "a small orange cross in the sea",
+    "a pink moon on clay",
+    "a red star left of a blue ring on sand",
+    "a green heart above a yellow square on stone",
+    "a circle on the left in the snow",
+    "an orange moon and a purple cross in the sky",
+)
+
+
+def build_autoencoder() -> AutoencoderKL:
+    """SD1.x's AutoencoderKL at the demo's width."""
+    config = CONFIG["autoencoder"]
+    levels = len(config["channels"])
+    return AutoencoderKL(
+        block_out_channels=tuple(config["channels"]),
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=config["res_blocks"],
+        latent_channels=config["latent_channels"],
+        scaling_factor=CONFIG["latent_scale"],
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """SD1.x's UNet at the demo's width, cross-attention at every level."""
+    config = CONFIG["unet"]
+    levels = len(config["channels"])
+    return UNet2DConditionModel(
+        sample_size=SIZE // 8,
+        in_channels=CONFIG["autoencoder"]["latent_channels"],
+        out_channels=CONFIG["autoencoder"]["latent_channels"],
+        block_out_channels=tuple(config["channels"]),
+        layers_per_block=config["res_blocks"],
+        attention_head_dim=config["heads"],  # diffusers' historic name for the number of heads
+        cross_attention_dim=CONFIG["text"]["width"],
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+    )
+
+
+def build_text_encoder(vocabulary: int) -> CLIPTextModel:
+    """A small CLIP text transformer over the `vocabulary` tokens that captions use."""
+    config = CONFIG["text"]
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=config["width"],
+            intermediate_size=4 * config["width"],
+            num_hidden_layers=config["layers"],
+            num_attention_heads=config["heads"],
+            max_position_embeddings=TOKENS,
+            hidden_act="quick_gelu",
+            bos_token_id=0,
+            eos_token_id=vocabulary - 1,
+        )
+    )
+
+
+class Captions:
+    """Captions to token ids. Training uses only the rows of CLIP's vocabulary that captions can ever contain."""
+
+    def __init__(self) -> None:
+        self._bpe = SimpleTokenizer()
+        rng = random.Random(0)
+        words = {w for _ in range(20_000) for w in caption(sample_scene(rng), rng).split()}
+        self._word_ids = {w: self._bpe.encode(w) for w in sorted(words)}
+        self.used = sorted({i for ids in self._word_ids.values() for i in ids} | {START, END})
+        self._compact = {token: row for row, token in enumerate(self.used)}
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Ids in the compact vocabulary, padded as SD1.x pads: int64[texts tokens]."""
+        rows: list[list[int]] = []
+        for text in texts:
+            ids = [i for w in text.split() for i in (self._word_ids.get(w) or self._bpe.encode(w))]
+            ids = [START, *ids[: TOKENS - 2], END]
+            rows.append([self._compact[i] for i in ids + [END] * (TOKENS - len(ids))])
+        return torch.tensor(rows)
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over 200 steps, then a cosine to 2 % of the peak."""
+    warm = min(1.0, (step + 1) / 200)
+    return peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+
+
+def signal_and_noise() -> tuple[Tensor, Tensor]:
+    """SD1's schedule: √ᾱ and √(1 − ᾱ) for 1000 timesteps."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    alphas = torch.cumprod(1 - betas, 0)
+    return alphas.sqrt().float().to(DEVICE), (1 - alphas).sqrt().float().to(DEVICE)
+
+
+def render_batch(scenes: list[Scene]) -> Tensor:
+    """uint8[scenes 3 SIZE SIZE]"""
+    return torch.from_numpy(rearrange(np.stack([render(s) for s in scenes]), "n h w c -> n c h w").copy())
+
+
+def to_model(images: Tensor) -> Tensor:
+    return images.to(DEVICE).float() / 127.5 - 1
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Of images in [−1, 1]: the mean over images, in dB."""
+    error = (a.clamp(-1, 1) - b).div(2).pow(2).flatten(1).mean(1)
+    return float((-10 * error.log10()).mean())
+
+
+def save_sheet(images: Tensor, path: Path, columns: int = 8) -> None:
+    """float[n 3 h w] in [−1, 1] → one picture, `columns` wide."""
+    count = len(images) // columns * columns or len(images)
+    pixels = ((images[:count].float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+    grid = rearrange(pixels, "(r c) ch h w -> (r h) (c w) ch", c=min(columns, count))
+    Image.fromarray(grid).save(path)
+
+
+class Stage:
+    """A training loop's state on disk: one file, written whole, read when the run is started again."""
+
+    def __init__(self, path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, extra: nn.Module | None = None):
+        self.path, self.model, self.optimiser, self.extra = path, model, optimiser, extra
+        self.step = 0
+        if path.exists():
+            state = torch.load(path, map_location=DEVICE, weights_only=True)
+            model.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
+            if extra is not None:
+                extra.load_state_dict(state["extra"])
+            self.step = int(state["step"])
+            log.info("%s: resuming at step %d", path.name, self.step)
+
+    def save(self) -> None:
+        state: dict[str, Any] = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "extra": self.extra.state_dict() if self.extra is not None else None,
+            "step": self.step,
+        }
+        partial = self.path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.path)
+
+    def run(self, steps: int, peak: float, every: int) -> Iterator[int]:
+        """Yield step numbers; set the learning rate; save every `every` steps and at the end."""
+        bar = tqdm(total=steps, initial=self.step, desc=self.path.stem, mininterval=5)
+        while self.step < steps:
+            torch.manual_seed(1_000_003 * len(self.path.stem) + self.step)
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate(self.step, steps, peak)
+            yield self.step
+            self.step += 1
+            bar.update()
+            if self.step % every == 0 or self.step == steps:
+                self.save()
+        bar.close()
+
+
+def train_autoencoder(out: Path, steps: int, seed: int) -> AutoencoderKL:
+    """Reconstruction on 64-pixel crops, half of them on an object; the last eighth of the steps on whole pictures."""
+    torch.manual_seed(seed)
+    model = build_autoencoder().to(DEVICE, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+    stage = Stage(out / "autoencoder.pt", model, optimiser)
+    if stage.step >= steps:
+        return model.eval()
+    rng = random.Random(seed)
+    scenes = [sample_scene(rng) for _ in tqdm(range(6000), desc="scenes")]
+    images = torch.cat([render_batch(scenes[i : i + 500]) for i in tqdm(range(0, 6000, 500), desc="rendering")])
+    held_out = to_model(render_batch([sample_scene(random.Random(f"held out {i}")) for i in range(32)]))
+    for step in stage.run(steps, peak=1.5e-3, every=200):
+        draw = random.Random(seed * 1_000_000 + step)
+        whole = step >= steps * 7 // 8
+        batch = to_model(_crops(images, scenes, draw, count=8 if whole else 32, size=SIZE if whole else 64))
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            posterior = model.encode(batch.contiguous(memory_format=torch.channels_last)).latent_dist
+            decoded = model.decode(posterior.sample()).sample
+        error = decoded.float() - batch
+        kl = 0.5 * (posterior.mean.float().pow(2) + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        loss = error.pow(2).mean() + 0.1 * error.abs().mean() + 2e-4 * kl
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        if (step + 1) % 100 == 0:
+            with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16):
+                again = model.decode(model.encode(held_out).latent_dist.mean).sample.float()
+            log.info("autoencoder %d: loss %.5f, kl %.2f, held-out PSNR %.2f dB", step + 1, loss, kl, psnr(again, held_out))
+            save_sheet(torch.cat([held_out[:8], again[:8]]), out / "autoencoder.png")
+    return model.eval()
+
+
+def _crops(images: Tensor, scenes: list[Scene], draw: random.Random, count: int, size: int) -> Tensor:
+    crops: list[Tensor] = []
+    for _ in range(count):
+        i = draw.randrange(len(scenes))
+        top, left = draw.randint(0, SIZE - size), draw.randint(0, SIZE - size)
+        if draw.random() < 0.6 and size < SIZE:
+            item = draw.choice(scenes[i].items)
+            top = min(max(0, round(item.y - size / 2 + draw.uniform(-16, 16))), SIZE - size)
+            left = min(max(0, round(item.x - size / 2 + draw.uniform(-16, 16))), SIZE - size)
+        crops.append(images[i, :, top : top + size, left : left + size])
+    return torch.stack(crops)
+
+
+def encode_scenes(model: AutoencoderKL, out: Path, count: int, seed: int) -> tuple[list[Scene], Tensor, Tensor]:
+    """Scenes and their latents: (scenes, latents[scenes 4 h w] normalised, statistics[2 4] = mean and std)."""
+    rng = random.Random(f"diffusion {seed}")
+    scenes = [sample_scene(rng) for _ in range(count)]
+    cache = out / "latents.safetensors"
+    if not cache.exists():
+        latents: list[Tensor] = []
+        with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16):
+            for i in tqdm(range(0, count, 50), desc="latents", mininterval=5):
+                batch = to_model(render_batch(scenes[i : i + 50])).contiguous(memory_format=torch.channels_last)
+                latents.append(model.encode(batch).latent_dist.mean.float().cpu())
+        save_file({"latents": torch.cat(latents).contiguous()}, cache)
+    raw = load_file(cache)["latents"]
+    statistics = torch.stack([raw.mean((0, 2, 3)), raw.std((0, 2, 3))])
+    return scenes, _normalise(raw, statistics), statistics
+
+
+def _normalise(latents: Tensor, statistics: Tensor) -> Tensor:
+    mean, std = rearrange(statistics.to(latents), "s c -> s c 1 1")
+    return (latents - mean) / std * LATENT_STD
+
+
+def _restore(latents: Tensor, statistics: Tensor) -> Tensor:
+    mean, std = rearrange(statistics.to(latents), "s c -> s c 1 1")
+    return latents / LATENT_STD * std + mean
+
+
+class Generator(nn.Module):
+    """UNet and text encoder, trained as one."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.unet = build_unet()
+        self.text = build_text_encoder(vocabulary)
+
+    def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        return self.unet(x, t, self.text(ids).last_hidden_state).sample
+
+
+def train_generator(out: Path, autoencoder: AutoencoderKL, steps: int, seed: int, batch: int, scenes: int) -> None:
+    """v-prediction on SD1's schedule; one caption in ten is empty, for classifier-free guidance."""
+    captions = Captions()
+    torch.manual_seed(seed + 1)
+    model = Generator(len(captions.used)).to(DEVICE)
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
+    )
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": 1e-2}, {"params": rest, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=True)
+    stage = Stage(out / "generator.pt", model, optimiser, extra=average)
+    pool, latents, statistics = encode_scenes(autoencoder, out, scenes, seed)
+    signal, noise_level = signal_and_noise()
+    started, losses = time.monotonic(), []
+    for step in stage.run(steps, peak=1e-3, every=500):
+        draw = random.Random(seed * 1_000_000 + step)
+        picks = [draw.randrange(len(pool)) for _ in range(batch)]
+        ids = captions([caption(pool[i], draw) if draw.random() > 0.1 else "" for i in picks]).to(DEVICE)
+        x0 = latents[picks].to(DEVICE)
+        t = (torch.arange(batch, device=DEVICE) * (1000 / batch) + torch.rand(batch, device=DEVICE) * 1000 / batch).long()
+        a, s = signal[t, None, None, None], noise_level[t, None, None, None]
+        noise = torch.randn_like(x0)
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+            predicted = model(a * x0 + s * noise, t, ids)
+        loss = F.mse_loss(predicted.float(), a * noise - s * x0)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update_parameters(model)
+        losses.append(loss.item())
+        if (step + 1) % 250 == 0:
+            seconds = (time.monotonic() - started) / len(losses)
+            log.info("generator %d: loss %.5f, %.3f s a step", step + 1, sum(losses[-250:]) / 250, seconds)
+        if (step + 1) % 1000 == 0 or step + 1 == steps:
+            sample = sample_latents(average.module, captions(list(SHEET_PROMPTS)), captions([""]), guidance=3.0)
+            save_sheet(_decode(autoencoder, sample, statistics), out / "generator.png", columns=6)
+    export(out, autoencoder, average.module, captions, statistics)
+
+
+@torch.inference_mode()
+def sample_latents(model: nn.Module, ids: Tensor, empty: Tensor, guidance: float, steps: int = 30) -> Tensor:
+    """Plain DDIM from seed 0, to look at a model while it trains: float[prompts 4 h w]."""
+    signal, noise_level = signal_and_noise()
+    times = torch.linspace(999, 0, steps + 1).round().long()
+    side = SIZE // 8
+    x = torch.randn(len(ids), CONFIG["autoencoder"]["latent_channels"], side, side, generator=torch.manual_seed(0))
+    x, both = x.to(DEVICE), torch.cat([ids, empty.expand_as(ids)]).to(DEVICE)
+    for now, after in zip(times[:-1], times[1:], strict=True):
+        v, v_empty = model(torch.cat([x, x]), now.expand(len(both)).to(DEVICE), both).float().chunk(2)
+        v = v_empty + guidance * (v - v_empty)
+        x0, noise = signal[now] * x - noise_level[now] * v, noise_level[now] * x + signal[now] * v
+        x = signal[after] * x0 + noise_level[after] * noise
+    return x0
+
+
+@torch.inference_mode()
+def _decode(autoencoder: AutoencoderKL, latents: Tensor, statistics: Tensor) -> Tensor:
+    return autoencoder.decode(_restore(latents, statistics)).sample.float()
+
+
+def export(out: Path, autoencoder: AutoencoderKL, model: nn.Module, captions: Captions, statistics: Tensor) -> None:
+    """Write the checkpoint: SD1.x names, fp16, latent normalisation folded into the autoencoder's 1×1 convolutions."""
+    unet, text = model.unet.state_dict(), model.text.state_dict()
+    vae = {k: v.float() for k, v in autoencoder.state_dict().items()}
+    _fold_normalisation(vae, statistics)
+    embedding = next(k for k in text if k.endswith("token_embedding.weight"))
+    full = torch.zeros(CONFIG["text"]["vocabulary"], CONFIG["text"]["width"])
+    full[captions.used] = text[embedding].float().cpu()  # a word no caption has is a zero, not a random vector
+    text = {k: v for k, v in text.items() if not k.endswith("position_ids")} | {embedding: full}
+    names = checkpoint_names(list(unet), list(vae), list(text))
+    weights: dict[str, Tensor] = {}
+    for part, state in (("unet", unet), ("autoencoder", vae), ("text", text)):
+        for name, value in state.items():
+            weights[names[part][name]] = value.half().cpu().contiguous()
+            if ".attentions." in name and part == "autoencoder" and value.ndim == 2:
+                weights[names[part][name]] = weights[names[part][name]][:, :, None, None].contiguous()
+    path = out / WEIGHTS.name
+    save_file(weights, path, metadata={"p2p_demo": json.dumps(CONFIG)})
+    log.info("wrote %s, %.1f MB", path, path.stat().st_size / 1e6)
+
+
+def _fold_normalisation(vae: dict[str, Tensor], statistics: Tensor) -> None:
+    """Scale and shift the latents so that `latent_scale` × latent has mean 0 and standard deviation `LATENT_STD`."""
+    mean, std = statistics.double().to(vae["quant_conv.weight"].device)
+    scale = LATENT_STD / CONFIG["latent_scale"] / std
+    channels = len(mean)
+    weight, bias = vae["quant_conv.weight"].double(), vae["quant_conv.bias"].double()
+    weight[:channels] *= scale[:, None, None, None]
+    bias[:channels] = (bias[:channels] - mean) * scale
+    bias[channels:] += 2 * scale.log()  # the log variance follows
+    vae["quant_conv.weight"], vae["quant_conv.bias"] = weight.float(), bias.float()
+    weight, bias = vae["post_quant_conv.weight"].double(), vae["post_quant_conv.bias"].double()
+    vae["post_quant_conv.bias"] = (bias + (weight[:, :, 0, 0] * mean).sum(1)).float()
+    vae["post_quant_conv.weight"] = (weight / scale[None, :, None, None]).float()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("output/train"), help="where checkpoints and sheets go")
+    parser.add_argument("--stage", choices=("all", "autoencoder"), default="all")
+    parser.add_argument("--autoencoder-steps", type=int, default=1400)
+    parser.add_argument("--generator-steps", type=int, default=9000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--scenes", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    options.out.mkdir(parents=True, exist_ok=True)
+    autoencoder = train_autoencoder(options.out, options.autoencoder_steps, options.seed)
+    if options.stage == "all":
+        train_generator(
+            options.out, autoencoder, options.generator_steps, options.seed, options.batch, options.scenes
+        )
+
+
+if __name__ == "__main__":
+    main()
