@@ -68,6 +68,7 @@ def build_autoencoder() -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=config["res_blocks"],
         latent_channels=config["latent_channels"],
+        norm_num_groups=config["norm_groups"],
         scaling_factor=CONFIG["latent_scale"],
     )
 
@@ -83,6 +84,7 @@ def build_unet() -> UNet2DConditionModel:
         block_out_channels=tuple(config["channels"]),
         layers_per_block=config["res_blocks"],
         attention_head_dim=config["heads"],  # diffusers' historic name for the number of heads
+        norm_num_groups=config["norm_groups"],
         cross_attention_dim=CONFIG["text"]["width"],
         down_block_types=("CrossAttnDownBlock2D",) * levels,
         up_block_types=("CrossAttnUpBlock2D",) * levels,
@@ -217,7 +219,7 @@ def train_autoencoder(out: Path, steps: int, seed: int) -> AutoencoderKL:
     scenes = [sample_scene(rng) for _ in tqdm(range(6000), desc="scenes")]
     images = torch.cat([render_batch(scenes[i : i + 500]) for i in tqdm(range(0, 6000, 500), desc="rendering")])
     held_out = to_model(render_batch([sample_scene(random.Random(f"held out {i}")) for i in range(32)]))
-    for step in stage.run(steps, peak=1.5e-3, every=200):
+    for step in stage.run(steps, peak=1.5e-3, every=100):
         draw = random.Random(seed * 1_000_000 + step)
         whole = step >= steps * 7 // 8
         batch = to_model(_crops(images, scenes, draw, count=8 if whole else 32, size=SIZE if whole else 64))
@@ -394,8 +396,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("output/train"), help="where checkpoints and sheets go")
     parser.add_argument("--stage", choices=("all", "autoencoder"), default="all")
-    parser.add_argument("--autoencoder-steps", type=int, default=1400)
-    parser.add_argument("--generator-steps", type=int, default=9000)
+    parser.add_argument("--autoencoder-steps", type=int, default=2000)
+    parser.add_argument("--generator-steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--scenes", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,0 +1,22 @@
+"""The pack's nodes, one file a family. They wire; the method lives in `p2p_core`."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .controller import P2PController
+from .demo import P2PDemoCheckpoint
+from .edits import P2PWordSwap
+from .sampling import P2PKSampler
+
+
+class PromptToPromptExtension(ComfyExtension):
+    """What the host asks for the pack's nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [P2PController, P2PWordSwap, P2PKSampler, P2PDemoCheckpoint]
+
+
+async def comfy_entrypoint() -> PromptToPromptExtension:
+    """Called by the host when it loads the pack."""
+    return PromptToPromptExtension()

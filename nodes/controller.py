@@ -1,0 +1,69 @@
+"""The node that brings a source prompt and its edits together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from server import PromptServer
+
+from ..p2p_core.hosts.comfyui import build_controller
+from .common import CATEGORY, Controller, Edit, optional_schema
+
+MAX_EDITS = 8
+
+
+class P2PController(io.ComfyNode):
+    """Resolve edits against a source prompt and encode all prompts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2P_Controller",
+            display_name="P2P Controller",
+            category=CATEGORY,
+            description="The source prompt and up to 8 edits of it. Each edit chain becomes an edited prompt, and "
+            "each edited prompt an image beside the source image.",
+            **optional_schema(search_aliases=["prompt to prompt", "p2p", "cross attention control"]),
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
+                io.String.Input(
+                    "source_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="What the source image shows. The edits change words of this text.",
+                ),
+                *(
+                    Edit.Input(
+                        f"edit_{number}",
+                        optional=True,
+                        tooltip=f"Edited image {number}: a chain of edits. All edits start from the source prompt.",
+                    )
+                    for number in range(1, MAX_EDITS + 1)
+                ),
+            ],
+            outputs=[
+                Controller.Output(
+                    display_name="controller",
+                    tooltip="Source prompt, edited prompts and how attention is shared: to a P2P KSampler.",
+                ),
+                io.String.Output(
+                    display_name="edited_prompts",
+                    tooltip="The edited prompts, one a line, as the model reads them.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, source_prompt: str, **edits: Any) -> io.NodeOutput:
+        chains = [edits[f"edit_{n}"] for n in range(1, MAX_EDITS + 1) if edits.get(f"edit_{n}") is not None]
+        if not chains:
+            raise ValueError(
+                "Expected at least one edit, got none. Connect a P2P Word Swap to edit_1; without edits the stock "
+                "KSampler samples the prompt."
+            )
+        encoded = build_controller(clip, source_prompt, chains)
+        texts = "\n".join(branch.edited.text for branch in encoded.controller.branches)
+        PromptServer.instance.send_progress_text(texts, cls.hidden.unique_id)
+        return io.NodeOutput(encoded, texts)

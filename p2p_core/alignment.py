@@ -1,0 +1,152 @@
+"""Source prompt × edited prompt: which words are kept, swapped, inserted, deleted, and where attention goes.
+
+A `Draft` remembers how the edited text came from the source text; `align` turns it into spans of words once both
+prompts are tokenised; `mapper` turns the spans into the matrix that carries the source's attention columns over
+(paper section 4, eq. for word swap and A(j) of prompt refinement).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from .tokens import Prompt, Word
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of the edited text and the characters `start:end` of the source text that it stands for."""
+
+    start: int
+    end: int
+    text: str
+    edit: int | None = None
+    """Index, in its chain, of the edit that wrote this text; None for text of the source."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A source text under edit: pieces in order, together covering all of it."""
+
+    pieces: tuple[Piece, ...]
+
+    @classmethod
+    def of(cls, text: str) -> Draft:
+        return cls((Piece(0, len(text), text),))
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+    def replace(self, start: int, end: int, text: str, edit: int) -> Draft:
+        """Write `text` over characters `start:end` of the present text, in the name of edit `edit`."""
+        done: list[Piece] = []
+        at = 0
+        for piece in self.pieces:
+            here, at = at, at + len(piece.text)
+            if at <= start or here >= end:
+                done.append(piece)
+                continue
+            head, tail = max(start - here, 0), min(end - here, len(piece.text))
+            if piece.edit is None:
+                middle = Piece(piece.start + head, piece.start + tail, "", edit)
+                before = Piece(piece.start, piece.start + head, piece.text[:head])
+                after = Piece(piece.start + tail, piece.end, piece.text[tail:])
+            else:  # text of an earlier edit: its source characters cannot be divided
+                middle = Piece(piece.start, piece.end, piece.text[:head] + piece.text[tail:], edit)
+                before = after = None
+            if here <= start:
+                middle = Piece(middle.start, middle.end, middle.text[:head] + text + middle.text[head:], edit)
+            if done and done[-1].edit == edit and here > start:
+                middle = Piece(done[-1].start, middle.end, done.pop().text + middle.text, edit)
+            done += [p for p in (before, middle, after) if p is not None and (p.text or p.edit is not None)]
+        return Draft(tuple(done))
+
+
+@dataclass(frozen=True)
+class Span:
+    """Words `source` of the source prompt became words `edited` of the edited prompt, written by `edit` if changed."""
+
+    source: range
+    edited: range
+    edit: int | None
+
+    @property
+    def kind(self) -> str:
+        """kept, swapped, inserted or deleted"""
+        if self.edit is None:
+            return "kept"
+        return "swapped" if self.source and self.edited else "inserted" if self.edited else "deleted"
+
+
+def align(draft: Draft, source: Prompt, edited: Prompt) -> tuple[Span, ...]:
+    """Spans in order, covering every word of both prompts; words of kept text one by one."""
+    ends_source = [piece.end for piece in draft.pieces]
+    ends_edited = list(accumulate(len(piece.text) for piece in draft.pieces))
+    spans: list[Span] = []
+    i = j = 0
+    for piece, end_source, end_edited in zip(draft.pieces, ends_source, ends_edited, strict=True):
+        i0, j0 = i, j
+        while i < len(source.words) and source.words[i].start < end_source:
+            i += 1
+        while j < len(edited.words) and edited.words[j].start < end_edited:
+            j += 1
+        if piece.edit is None and i - i0 == j - j0:
+            spans += [Span(range(i0 + n, i0 + n + 1), range(j0 + n, j0 + n + 1), None) for n in range(i - i0)]
+        elif i > i0 or j > j0:
+            spans.append(Span(range(i0, i), range(j0, j), piece.edit))
+    return tuple(spans)
+
+
+def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
+    """Where the source's attention goes: float32[source_tokens edited_tokens], to be used as M_src @ mapper.
+
+    Spans of equally many tokens map one to one; otherwise every edited token gets the sum of the source span's columns
+    divided by the number of edited tokens. Special tokens map to their like: start to start, end to end, padding to
+    padding, its mass kept. A column of zeros belongs to an inserted token.
+    """
+    matrix = torch.zeros(source.length, edited.length)
+    for span in spans:
+        rows = [t for i in span.source for t in source.words[i].tokens]
+        columns = [t for j in span.edited for t in edited.words[j].tokens]
+        if len(rows) == len(columns):
+            matrix[rows, columns] = 1.0
+        elif rows and columns:
+            matrix[torch.tensor(rows)[:, None], torch.tensor(columns)[None, :]] = 1.0 / len(columns)
+    for rows, columns in zip(_special_blocks(source), _special_blocks(edited), strict=True):
+        _spread(matrix, rows, columns)
+    return matrix
+
+
+def _special_blocks(prompt: Prompt) -> list[list[int]]:
+    """Positions of special tokens: before the words, between them (chunk ends), the end token, padding."""
+    words = sorted(t for word in prompt.words for t in word.tokens)
+    taken = set(words)
+    special = [t for t in range(prompt.length) if t not in taken]
+    first, last = (words[0], words[-1]) if words else (1, 0)
+    before = [t for t in special if t < first]
+    between = [t for t in special if first < t < last]
+    after = [t for t in special if t > last and t >= first]
+    return [before, between, after[:1], after[1:]]
+
+
+def _spread(matrix: Tensor, rows: list[int], columns: list[int]) -> None:
+    """Lay `rows` evenly over `columns`, each row's mass kept: the identity if they are equally many."""
+    if not rows or not columns:
+        return
+    edges_rows = torch.linspace(0, 1, len(rows) + 1, dtype=torch.float64)
+    edges_columns = torch.linspace(0, 1, len(columns) + 1, dtype=torch.float64)
+    low = torch.maximum(edges_rows[:-1, None], edges_columns[None, :-1])
+    high = torch.minimum(edges_rows[1:, None], edges_columns[None, 1:])
+    overlap = (high - low).clamp(min=0) * len(rows)
+    overlap[overlap < 1e-9] = 0
+    matrix[torch.tensor(rows)[:, None], torch.tensor(columns)[None, :]] = overlap.float()
+
+
+def changed_words(prompt: Prompt, spans: Sequence[Span], edit: int) -> list[Word]:
+    """The words of the edited prompt that edit number `edit` wrote."""
+    return [prompt.words[j] for span in spans if span.edit == edit for j in span.edited]

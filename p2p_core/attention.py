@@ -1,0 +1,83 @@
+"""Editing attention on the value side: no attention map is ever stored.
+
+M̂ V = (M_src · inject + M_edit · diag(keep)) V = attention(Q_src, K_src, inject V) + attention(Q_edit, K_edit, keep ⊙ V),
+two ordinary attention calls, on any backend and at any resolution. Paper section 3.2, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .edits import Pair
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""attention(q[rows pixels channels], k[rows tokens channels], v[rows tokens channels]) → [rows pixels channels]."""
+
+
+@dataclass(frozen=True)
+class RowEdit:
+    """At one moment, in one call of the network: row `row` is edited by `pair` after row `source`."""
+
+    row: int
+    source: int
+    pair: Pair
+
+
+@dataclass(frozen=True)
+class CrossEdit:
+    """All edits of one call of the network, ready for every cross-attention layer of it."""
+
+    rows: Tensor
+    """int64[edited]: the rows that are edited."""
+    gather: Tensor
+    """int64[rows]: the row whose queries and keys each row's first attention call uses; its own if not edited."""
+    inject: tuple[tuple[Tensor, Tensor], ...]
+    """(rows, matrix[source_tokens edited_tokens]): edited rows that share a matrix."""
+    keep: Tensor
+    """float[edited tokens 1]"""
+    keeping: Tensor
+    """int64[some]: which of `rows` keep any of their own attention."""
+
+    @classmethod
+    def of(cls, edits: Sequence[RowEdit], rows: int, device: torch.device) -> CrossEdit | None:
+        """None if no row is touched. All pairs must be of the call's token count."""
+        edits = [edit for edit in edits if not edit.pair.is_untouched]
+        if not edits:
+            return None
+        edited = torch.tensor([edit.row for edit in edits])
+        gather = torch.arange(rows)
+        gather[edited] = torch.tensor([edit.source for edit in edits])
+        groups: dict[int, tuple[Tensor, list[int]]] = {}
+        for edit in edits:
+            groups.setdefault(id(edit.pair), (edit.pair.inject, []))[1].append(edit.row)
+        keep = torch.stack([edit.pair.keep for edit in edits])
+        return cls(
+            rows=edited.to(device),
+            gather=gather.to(device),
+            inject=tuple((torch.tensor(r, device=device), m.to(device)) for m, r in groups.values()),
+            keep=keep[..., None].to(device),
+            keeping=keep.any(dim=1).nonzero()[:, 0].to(device),
+        )
+
+    def attend(self, attention: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The layer's output under the edited maps; rows that no edit touches get plain attention."""
+        value = v.clone()
+        for rows, matrix in self.inject:
+            value[rows] = matrix.to(v.dtype) @ v[rows]
+        out = attention(q[self.gather], k[self.gather], value)
+        if len(self.keeping):
+            own = self.rows[self.keeping]
+            out = out.index_add(0, own, attention(q[own], k[own], v[own] * self.keep[self.keeping].to(v.dtype)))
+        return out
+
+    def adjust(self, output: Tensor, attention: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The same edit as a difference, on the `output` of somebody else's replacement of this layer's attention."""
+        for rows, matrix in self.inject:
+            source = self.gather[rows]
+            output = output.index_add(0, rows, attention(q[source], k[source], matrix.to(v.dtype) @ v[rows]))
+        rows = self.rows
+        return output.index_add(0, rows, attention(q[rows], k[rows], v[rows] * (self.keep - 1).to(v.dtype)))

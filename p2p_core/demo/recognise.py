@@ -1,0 +1,317 @@
+"""Say what a picture of the demo world shows, by matching it against the renderer.
+
+The judge of generated pictures, which only nearly look like rendered ones: colours a little off,
+edges soft, outlines blobby. It never needs the scene that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+
+import numpy as np
+from scipy import ndimage
+
+from . import scenes
+from .scenes import BACKGROUNDS, COLOURS, PATTERNS, SHAPES, SIZE
+
+LIGHT = (252.0, 250.0, 244.0)
+"""The second colour of striped and dotted objects."""
+
+SMALLEST = 100
+"""Area in pixels that makes an object: more than a pebble's, less than that of any small shape."""
+
+_PEBBLES = (0.55, 0.65, 1.25)
+_UNIT = 48.0
+_BOX = np.ones((3, 3), bool)
+_YS, _XS = np.mgrid[:SIZE, :SIZE] + 0.5
+_PALETTE = np.array(list(COLOURS.values()), float)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One object: what it is, its centre and radius in pixels, and how well that explains it.
+
+    `fit` is the IoU, 0 to 1, of `mask` (its filled outline, bool[SIZE SIZE]) and the best outline.
+    """
+
+    shape: str
+    colour: str
+    pattern: str
+    x: float
+    y: float
+    radius: float
+    fit: float
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a picture shows: its ground and its objects, the largest area first."""
+
+    background: str
+    items: tuple[Found, ...]
+
+
+def recognise(image: np.ndarray) -> Reading:
+    """Read a picture, uint8[SIZE SIZE 3]; raises ValueError for any other shape or type."""
+    if image.shape != (SIZE, SIZE, 3) or image.dtype != np.uint8:
+        raise ValueError(
+            f"Expected an image uint8[{SIZE} {SIZE} 3], got {image.dtype}{list(image.shape)}; "
+            f"resize it to {SIZE} × {SIZE} RGB and scale it to 0..255."
+        )
+    pixels = image.astype(float)
+    background, ground, cast = _ground(pixels)
+    found = [
+        _identify(pixels, part, colour, background, ground, cast)
+        for part, colour in _parts(pixels, background, ground)
+    ]
+    kept = [item for item in found if item is not None]
+    return Reading(background, tuple(sorted(kept, key=lambda item: -int(item.mask.sum()))))
+
+
+def matches(reading: Reading, items: Sequence[Mapping[str, str]]) -> list[dict[str, bool]]:
+    """For each expected object, which of its attributes the picture shows.
+
+    Expected objects map any of "shape", "colour" and "pattern" to a value; what they leave out may
+    be anything. Each is paired with a different found object so that most attributes are right; one
+    that is left without a partner has all of them wrong. Raises ValueError for any other attribute.
+    """
+    for key in {key for item in items for key in item}:
+        if key not in ("shape", "colour", "pattern"):
+            raise ValueError(f"Expected shape, colour or pattern, got {key!r}; leave it out.")
+    partners = [*reading.items, *[None] * max(0, len(items) - len(reading.items))]
+    pairings = (
+        [
+            {key: getattr(partner, key, None) == value for key, value in item.items()}
+            for item, partner in zip(items, chosen, strict=True)
+        ]
+        for chosen in permutations(partners, len(items))
+    )
+    return max(pairings, key=lambda rights: sum(sum(right.values()) for right in rights))
+
+
+def _distance(pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """From each pixel [... 3] to each colour [n 3]: float[... n]."""
+    return np.sqrt(((pixels[..., None, :] - colours) ** 2).sum(-1))
+
+
+def _off_line(pixels: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """Distance of each pixel to the shades of the ground from 0.8 (below the horizon) to 1."""
+    shade = np.clip(pixels @ ground / (ground @ ground), 0.8, 1.0)
+    return np.sqrt(((pixels - shade[..., None] * ground) ** 2).sum(-1))
+
+
+def _ground(pixels: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
+    """The background that explains most pixels, its colour here, and here / nominal by channel."""
+    weight = np.ones((SIZE, SIZE))
+    weight[4:-4, 4:-4] = 0.25
+    cost = {
+        name: float((weight * np.minimum(_off_line(pixels, np.array(rgb, float)), 40)).sum())
+        for name, rgb in BACKGROUNDS.items()
+    }
+    name = min(cost, key=lambda key: cost[key])
+    ground = np.array(BACKGROUNDS[name], float)
+    near = pixels[_off_line(pixels, ground) < 30]
+    if not len(near):
+        return name, ground, np.ones(3)
+    shade = np.where(_distance(near, np.stack((ground, 0.8 * ground))).argmin(-1), 0.8, 1.0)
+    cast = np.clip(np.median(near / (shade[:, None] * ground), axis=0), 0.85, 1.15)
+    return name, ground * cast, cast
+
+
+def _parts(
+    pixels: np.ndarray, background: str, ground: np.ndarray
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Connected foreground, one colour each: bool[SIZE SIZE] and the colour's index."""
+    pebbles = np.minimum(np.outer(_PEBBLES, ground), 255)
+    labels = np.concatenate(
+        (
+            _distance(pixels, np.concatenate((_PALETTE, [LIGHT]))),
+            _off_line(pixels, ground)[..., None],
+            _distance(pixels, pebbles),
+        ),
+        axis=-1,
+    ).argmin(-1)
+    light = len(_PALETTE)
+    if background == "snow":  # light stripes are snow here: bridge them
+        front = ndimage.binary_closing(labels < light, np.ones((9, 1), bool))
+    else:
+        front = ndimage.binary_closing(labels <= light, _BOX)
+    components, count = ndimage.label(front, _BOX)
+    for index in range(1, count + 1):
+        part = components == index
+        if part.sum() < SMALLEST:
+            continue
+        cores = {
+            colour: ndimage.binary_opening(part & (labels == colour), _BOX)
+            for colour in range(light)
+        }
+        sizes = {colour: int(core.sum()) for colour, core in cores.items()}
+        main = [c for c, size in sizes.items() if size >= max(60, 0.2 * sum(sizes.values()))]
+        if not main:
+            votes = np.bincount(labels[part], minlength=light)[:light]
+            if votes.max() >= 0.2 * part.sum():
+                yield part, int(votes.argmax())
+            continue
+        apart = [ndimage.distance_transform_edt(~cores[colour]) for colour in main]
+        nearest = np.argmin(apart, axis=0)
+        for place, colour in enumerate(main):
+            yield part & (nearest == place), colour
+
+
+def _evidence(
+    pixels: np.ndarray,
+    part: np.ndarray,
+    own: np.ndarray,
+    background: str,
+    ground: np.ndarray,
+    light: np.ndarray,
+) -> np.ndarray:
+    """How much of each pixel is the object's, 0 to 1: float[SIZE SIZE]."""
+    region = ndimage.binary_dilation(part, _BOX, iterations=8 if background == "snow" else 2)
+    off = _off_line(pixels, ground)
+    near = _distance(pixels, np.stack((own, light)))
+    share = off / (off + (near[..., 0] if background == "snow" else near.min(-1)) + 1e-6)
+    if background == "snow":  # light on snow is faint: judge it without the noise
+        smooth = ndimage.gaussian_filter(pixels, (1.0, 1.0, 0.0))
+        off = _off_line(smooth, ground)
+        near = _distance(smooth, light[None])[..., 0]
+        faint = np.clip(1.6 * off / (off + near + 1e-6) - 0.3, 0, 1)
+        share = np.maximum(share, np.where(near < 30, faint, 0))
+    return ndimage.grey_closing(share * region, (3, 3))
+
+
+def _identify(
+    pixels: np.ndarray,
+    part: np.ndarray,
+    colour: int,
+    background: str,
+    ground: np.ndarray,
+    cast: np.ndarray,
+) -> Found | None:
+    own_pixels = part & (_distance(pixels, _PALETTE[colour][None])[..., 0] < 60)
+    inner = own_pixels & ndimage.binary_erosion(own_pixels, _BOX)
+    chosen = inner if inner.sum() >= 20 else own_pixels if own_pixels.any() else part
+    own = np.median(pixels[chosen], axis=0)
+    light = np.minimum(np.array(LIGHT) * cast, 255) if background == "snow" else np.array(LIGHT)
+    share = _evidence(pixels, part, own, background, ground, light)
+    solid = _solid(share > 0.5, part)
+    if solid.sum() < SMALLEST:
+        return None
+    share = np.where(ndimage.binary_dilation(solid, _BOX), np.maximum(share, 0), 0)
+    shape, x, y, radius = _best_outline(share)
+    outline = _coverage(shape, x, y, radius) > 0.5
+    fit = float((solid & outline).sum() / (solid | outline).sum())
+    pattern = _pattern(pixels, _coverage(shape, x, y, radius), x, y, own, light)
+    return Found(shape, list(COLOURS)[colour], pattern, x, y, radius, fit, solid)
+
+
+def _solid(mask: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """`mask` where it hangs together with `part`, its pinholes filled."""
+    pieces, count = ndimage.label(mask, _BOX)
+    sizes = np.bincount(pieces[part], minlength=count + 1)
+    keep = sizes >= 12
+    keep[0] = False
+    solid = keep[pieces]
+    holes, _ = ndimage.label(~solid)
+    small = np.bincount(holes.ravel()) < 45
+    small[0] = False
+    return solid | small[holes]
+
+
+@lru_cache(maxsize=1)
+def _units() -> dict[str, np.ndarray]:
+    """Each shape's coverage at radius `_UNIT` around the middle: float32[SIZE SIZE]."""
+    middle = SIZE / 2
+    items = (scenes.Item(s, "red", "plain", middle, middle, _UNIT) for s in SHAPES)
+    return {i.shape: np.asarray(scenes.item_mask(i), np.float32) / 255 for i in items}
+
+
+def _coverage(shape: str, x: float, y: float, radius: float) -> np.ndarray:
+    return _sample(_units()[shape], np.arange(SIZE), np.arange(SIZE), x, y, radius)
+
+
+def _sample(
+    unit: np.ndarray, rows: np.ndarray, columns: np.ndarray, x: float, y: float, radius: float
+) -> np.ndarray:
+    scale, middle = _UNIT / radius, SIZE / 2
+    down = np.clip((rows + 0.5 - y) * scale + middle, 0, SIZE - 1).astype(np.intp)
+    across = np.clip((columns + 0.5 - x) * scale + middle, 0, SIZE - 1).astype(np.intp)
+    return unit[down[:, None], across]
+
+
+def _best_outline(share: np.ndarray) -> tuple[str, float, float, float]:
+    """Shape, centre and radius whose outline covers `share` best, by soft IoU."""
+    rows, columns = (np.flatnonzero(share.any(axis)) for axis in (1, 0))
+    rows = np.arange(max(rows[0] - 4, 0), min(rows[-1] + 5, SIZE))
+    columns = np.arange(max(columns[0] - 4, 0), min(columns[-1] + 5, SIZE))
+    crop = share[np.ix_(rows, columns)].astype(np.float32)
+    total = float(crop.sum())
+    cx = float(crop.sum(0) @ (columns + 0.5)) / total
+    cy = float(crop.sum(1) @ (rows + 0.5)) / total
+
+    def score(shape: str, place: tuple[float, float, float]) -> float:
+        cover = _sample(_units()[shape], rows, columns, *place)
+        both = float(np.vdot(cover, crop))
+        area = areas[shape] * (place[2] / _UNIT) ** 2  # whole, though the crop may cut it
+        return both / (area + total - both)
+
+    areas = {shape: float(unit.sum()) for shape, unit in _units().items()}
+    starts: list[tuple[float, str, tuple[float, float, float]]] = []
+    for shape, unit in _units().items():
+        ux = float(unit.sum(0) @ _XS[0]) / areas[shape] - SIZE / 2
+        uy = float(unit.sum(1) @ _YS[:, 0]) / areas[shape] - SIZE / 2
+        radius = _UNIT * (total / areas[shape]) ** 0.5
+        for r in (0.92 * radius, radius, 1.08 * radius):
+            place = (cx - ux * r / _UNIT, cy - uy * r / _UNIT, r)
+            starts.append((score(shape, place), shape, place))
+    best: dict[str, tuple[float, tuple[float, float, float]]] = {}
+    for value, shape, place in sorted(starts, reverse=True):
+        best.setdefault(shape, (value, place))
+    for shape in list(best)[:4]:
+        value, place = best[shape]
+        for step in (2.0, 1.0, 0.5, 0.25):
+            improved = True
+            while improved:
+                improved = False
+                for axis in (0, 1, 2):
+                    for move in (-step, step):
+                        trial = list(place)
+                        trial[axis] += move
+                        new = (trial[0], trial[1], max(trial[2], 4.0))
+                        if (tried := score(shape, new)) > value + 1e-5:
+                            value, place, improved = tried, new, True
+        best[shape] = (value, place)
+    shape = max(best, key=lambda name: best[name][0])
+    return shape, *best[shape][1]
+
+
+def _pattern(
+    pixels: np.ndarray, cover: np.ndarray, x: float, y: float, own: np.ndarray, light: np.ndarray
+) -> str:
+    """The pattern whose light parts lie most like those inside the outline."""
+    span = light - own
+    inside = cover > 0.6
+    lit = np.clip((pixels[inside] - own) @ span / (span @ span), 0, 1)
+    down, across = _YS[inside] - y, _XS[inside] - x
+
+    def error(pattern: str, dx: int, dy: int) -> float:
+        row = np.round((down - dy) / 12)
+        high = down - dy - 12 * row
+        if pattern == "striped":
+            expected = np.clip(3.5 - np.abs(high), 0, 1)
+        else:
+            along = (across - dx) / 13.2 - 0.5 * (row % 2)
+            expected = np.clip(3.7 - np.hypot(high, 13.2 * (along - np.round(along))), 0, 1)
+        return float(((lit - expected) ** 2).mean())
+
+    shifts = range(-2, 3)
+    errors = {
+        "plain": float((lit**2).mean()),
+        "striped": min(error("striped", 0, dy) for dy in shifts),
+        "dotted": min(error("dotted", dx, dy) for dx in shifts for dy in shifts),
+    }
+    return min(PATTERNS, key=lambda pattern: errors[pattern])

@@ -1,0 +1,1 @@
+"""The seams to the programs that run the method: the only modules that import a host."""

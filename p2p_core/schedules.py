@@ -1,0 +1,66 @@
+"""When an edit acts: windows over the progress of sampling."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Window:
+    """Act while start ≤ progress < end, where progress runs from 0 (noise) to 1 (image).
+
+    The paper's τ: `Window(0, 0.8)` acts in the first 40 of 50 steps. Equal ends: never.
+
+    Raises `ValueError` for an end outside 0–1 or a window that ends before it starts.
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= 1 or not 0 <= self.end <= 1:
+            raise ValueError(
+                f"Expected a window within 0 and 1, got {self.start:g} to {self.end:g}. "
+                "Both ends are fractions of the sampling steps: 0.8 is 80 % of them."
+            )
+        if self.start > self.end:
+            raise ValueError(
+                f"Expected a window that starts before it ends, got {self.start:g} to {self.end:g}. "
+                "Swap the two ends."
+            )
+
+    def weight(self, progress: float) -> float:
+        """How much the edit acts at this progress: 1 inside, 0 outside."""
+        return float(self.start - _TOLERANCE <= progress < self.end - _TOLERANCE)
+
+
+def progress(sigma: float, sigmas: Sequence[float]) -> float:
+    """How far sampling has come at noise level `sigma`, in 0–1.
+
+    `sigmas` are the run's levels, falling, the last one (usually 0) being the end. On the grid this is i / steps;
+    between two levels, where multi-stage samplers evaluate too, it is interpolated in log σ. It depends on σ alone, so
+    it does not matter how often a sampler calls the network.
+
+    Raises `ValueError` if there are fewer than two levels or they do not fall.
+    """
+    if len(sigmas) < 2 or any(a < b for a, b in zip(sigmas[:-1], sigmas[1:], strict=True)):
+        raise ValueError(
+            f"Expected at least two falling noise levels, got {list(sigmas)}. Give the sampler a falling schedule."
+        )
+    steps = len(sigmas) - 1
+    if sigma >= sigmas[0]:
+        return 0.0
+    if sigma <= sigmas[-1]:
+        return 1.0
+    below = bisect_right([-s for s in sigmas], -sigma * (1 + _TOLERANCE))
+    above, under = sigmas[below - 1], sigmas[below]
+    if under > 0:
+        part = log(above / sigma) / log(above / under)
+    else:
+        part = (above - sigma) / above
+    return (below - 1 + min(max(part, 0.0), 1.0)) / steps
