@@ -137,9 +137,9 @@ def _parts(
     ).argmin(-1)
     light = len(_PALETTE)
     if background == "snow":  # light stripes are snow here: bridge them
-        front = ndimage.binary_closing(labels < light, np.ones((9, 1), bool))
-    else:
-        front = ndimage.binary_closing(labels <= light, _BOX)
+        front = ndimage.binary_closing(labels < light, np.ones((11, 1), bool))
+    else:  # where stripes meet, colours between theirs may be the ground's
+        front = ndimage.binary_closing(labels <= light, np.ones((5, 3), bool))
     components, count = ndimage.label(front, _BOX)
     for index in range(1, count + 1):
         part = components == index
@@ -202,7 +202,15 @@ def _identify(
     if solid.sum() < SMALLEST:
         return None
     share = np.where(ndimage.binary_dilation(solid, _BOX), np.maximum(share, 0), 0)
-    shape, x, y, radius = _best_outline(share)
+    shape, x, y, radius, value = _best_outline(share)
+    if background == "snow":
+        near = _distance(pixels, np.stack((own, ground)))
+        seen = near[..., 1] / (near.sum(-1) + 1e-6) * ndimage.binary_dilation(part, _BOX, iterations=2)
+        striped = _best_outline(seen, striped=True)
+        if striped[-1] > value:
+            shape, x, y, radius, _ = striped
+            hidden = (_coverage(shape, x, y, radius) > 0.5) & (near.argmin(-1) == 1)
+            solid = _solid((seen > 0.5) | hidden, part)
     outline = _coverage(shape, x, y, radius) > 0.5
     fit = float((solid & outline).sum() / (solid | outline).sum())
     pattern = _pattern(pixels, _coverage(shape, x, y, radius), x, y, own, light)
@@ -243,31 +251,44 @@ def _sample(
     return unit[down[:, None], across]
 
 
-def _best_outline(share: np.ndarray) -> tuple[str, float, float, float]:
-    """Shape, centre and radius whose outline covers `share` best, by soft IoU."""
+def _best_outline(
+    share: np.ndarray, striped: bool = False
+) -> tuple[str, float, float, float, float]:
+    """Shape, centre and radius whose outline covers `share` best, and its soft IoU.
+
+    With `striped`, `share` is compared with what light stripes leave of the outline.
+    """
+    margin = 10 if striped else 4
     rows, columns = (np.flatnonzero(share.any(axis)) for axis in (1, 0))
-    rows = np.arange(max(rows[0] - 4, 0), min(rows[-1] + 5, SIZE))
-    columns = np.arange(max(columns[0] - 4, 0), min(columns[-1] + 5, SIZE))
+    rows = np.arange(max(rows[0] - margin, 0), min(rows[-1] + margin + 1, SIZE))
+    columns = np.arange(max(columns[0] - margin, 0), min(columns[-1] + margin + 1, SIZE))
     crop = share[np.ix_(rows, columns)].astype(np.float32)
     total = float(crop.sum())
     cx = float(crop.sum(0) @ (columns + 0.5)) / total
     cy = float(crop.sum(1) @ (rows + 0.5)) / total
+    units = _units()
+    areas = {shape: float(unit.sum()) for shape, unit in units.items()}
 
     def score(shape: str, place: tuple[float, float, float]) -> float:
-        cover = _sample(_units()[shape], rows, columns, *place)
+        x, y, radius = place
+        cover = _sample(units[shape], rows, columns, x, y, radius)
+        if striped:
+            cover = cover * (1 - _stripes(rows + 0.5 - y))[:, None].astype(np.float32)
+            area = float(cover.sum())
+        else:  # whole, though the crop may cut it
+            area = areas[shape] * (radius / _UNIT) ** 2
         both = float(np.vdot(cover, crop))
-        area = areas[shape] * (place[2] / _UNIT) ** 2  # whole, though the crop may cut it
         return both / (area + total - both)
 
-    areas = {shape: float(unit.sum()) for shape, unit in _units().items()}
     starts: list[tuple[float, str, tuple[float, float, float]]] = []
-    for shape, unit in _units().items():
+    for shape, unit in units.items():
         ux = float(unit.sum(0) @ _XS[0]) / areas[shape] - SIZE / 2
         uy = float(unit.sum(1) @ _YS[:, 0]) / areas[shape] - SIZE / 2
-        radius = _UNIT * (total / areas[shape]) ** 0.5
+        radius = _UNIT * ((2 if striped else 1) * total / areas[shape]) ** 0.5
         for r in (0.92 * radius, radius, 1.08 * radius):
-            place = (cx - ux * r / _UNIT, cy - uy * r / _UNIT, r)
-            starts.append((score(shape, place), shape, place))
+            for dy in (-6, -3, 0, 3, 6) if striped else (0,):
+                place = (cx - ux * r / _UNIT, cy - uy * r / _UNIT + dy, r)
+                starts.append((score(shape, place), shape, place))
     best: dict[str, tuple[float, tuple[float, float, float]]] = {}
     for value, shape, place in sorted(starts, reverse=True):
         best.setdefault(shape, (value, place))
@@ -286,7 +307,12 @@ def _best_outline(share: np.ndarray) -> tuple[str, float, float, float]:
                             value, place, improved = tried, new, True
         best[shape] = (value, place)
     shape = max(best, key=lambda name: best[name][0])
-    return shape, *best[shape][1]
+    return shape, *best[shape][1], best[shape][0]
+
+
+def _stripes(down: np.ndarray) -> np.ndarray:
+    """How light a striped object is at these heights below its centre."""
+    return np.clip(3.5 - np.abs(down - 12 * np.round(down / 12)), 0, 1)
 
 
 def _pattern(
@@ -299,11 +325,11 @@ def _pattern(
     down, across = _YS[inside] - y, _XS[inside] - x
 
     def error(pattern: str, dx: int, dy: int) -> float:
-        row = np.round((down - dy) / 12)
-        high = down - dy - 12 * row
         if pattern == "striped":
-            expected = np.clip(3.5 - np.abs(high), 0, 1)
+            expected = _stripes(down - dy)
         else:
+            row = np.round((down - dy) / 12)
+            high = down - dy - 12 * row
             along = (across - dx) / 13.2 - 0.5 * (row % 2)
             expected = np.clip(3.7 - np.hypot(high, 13.2 * (along - np.round(along))), 0, 1)
         return float(((lit - expected) ** 2).mean())

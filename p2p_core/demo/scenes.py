@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import random
+import zlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -221,7 +222,7 @@ def sample_scene(rng: random.Random) -> Scene:
         margin = radius + 3
         item = Item(
             shape=rng.choice(SHAPES),
-            colour=rng.choice([c for c in COLOURS if (c, background) not in _TOO_ALIKE]),
+            colour=rng.choice([c for c in COLOURS if is_visible(c, background)]),
             pattern=rng.choice(("plain", "plain", "striped", "dotted")),
             x=rng.uniform(margin, SIZE - margin),
             y=rng.uniform(margin, SIZE - margin),
@@ -241,8 +242,20 @@ def sample_scene(rng: random.Random) -> Scene:
     return Scene(tuple(items), background, horizon, tuple(pebbles))
 
 
-_TOO_ALIKE = {("black", "night"), ("blue", "night"), ("purple", "night")}
-"""Colours that are hard to see on a ground: such scenes are not drawn."""
+def is_visible(colour: str, background: str) -> bool:
+    """Whether the colour stands out from the ground: scenes where it does not are never drawn."""
+    return not (background == "night" and colour in ("black", "blue", "purple"))
+
+
+def is_held_out(shape: str, colour: str, background: str) -> bool:
+    """One in eight combinations of shape, colour and ground: kept from training, so that evaluation asks for what the
+    model never saw together."""
+    return zlib.crc32(f"{shape} {colour} {background}".encode()) % 8 == 0
+
+
+def has_held_out(scene: Scene) -> bool:
+    """Whether any object of the scene is a held-out combination."""
+    return any(is_held_out(item.shape, item.colour, scene.background) for item in scene.items)
 
 
 def _word(word: str, rng: random.Random) -> str:

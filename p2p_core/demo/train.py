@@ -32,7 +32,7 @@ from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .architecture import CONFIG, WEIGHTS, checkpoint_names
-from .scenes import SIZE, Scene, caption, render, sample_scene
+from .scenes import SIZE, Scene, caption, has_held_out, render, sample_scene
 
 log = logging.getLogger("p2p.train")
 
@@ -307,11 +307,12 @@ def train_generator(out: Path, autoencoder: AutoencoderKL, steps: int, seed: int
     optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=True)
     stage = Stage(out / "generator.pt", model, optimiser, extra=average)
     pool, latents, statistics = encode_scenes(autoencoder, out, scenes, seed)
+    seen = [i for i, scene in enumerate(pool) if not has_held_out(scene)]
     signal, noise_level = signal_and_noise()
     started, losses = time.monotonic(), []
     for step in stage.run(steps, peak=1e-3, every=500):
         draw = random.Random(seed * 1_000_000 + step)
-        picks = [draw.randrange(len(pool)) for _ in range(batch)]
+        picks = [draw.choice(seen) for _ in range(batch)]
         ids = captions([caption(pool[i], draw) if draw.random() > 0.1 else "" for i in picks]).to(DEVICE)
         x0 = latents[picks].to(DEVICE)
         t = (torch.arange(batch, device=DEVICE) * (1000 / batch) + torch.rand(batch, device=DEVICE) * 1000 / batch).long()
@@ -397,7 +398,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("output/train"), help="where checkpoints and sheets go")
     parser.add_argument("--stage", choices=("all", "autoencoder"), default="all")
     parser.add_argument("--autoencoder-steps", type=int, default=2000)
-    parser.add_argument("--generator-steps", type=int, default=8000)
+    parser.add_argument("--generator-steps", type=int, default=9000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--scenes", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)

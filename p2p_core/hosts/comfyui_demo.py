@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
+import comfy.sample
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
 import comfy.utils
+import numpy as np
 import safetensors
 import torch
 
-from ..demo.architecture import AUTOENCODER_PREFIX, TEXT_PREFIX, UNET_PREFIX, WEIGHTS
+from ..attention_maps import MapSum, indicator
+from ..demo.architecture import AUTOENCODER_PREFIX, CONFIG, TEXT_PREFIX, UNET_PREFIX, WEIGHTS
+from .comfyui import Conditioning, attach_viewer, read
 
 
 def load_demo(path: Path = WEIGHTS) -> tuple[Any, Any, Any]:
@@ -144,3 +149,56 @@ def _vae(weights: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
     vae = comfy.sd.VAE(sd=state, config={"params": {"ddconfig": parameters, "embed_dim": config["latent_channels"]}})
     _use_groups(vae.first_stage_model, config["norm_groups"])
     return vae
+
+
+class DemoPipeline:
+    """The demo model sampled in this process, with the stock KSampler's own function."""
+
+    def __init__(self, path: Path = WEIGHTS) -> None:
+        self.model, self.clip, self.vae = load_demo(path)
+
+    def encode(self, texts: Sequence[str]) -> Conditioning:
+        """One conditioning with a row for each text."""
+        rows = [self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))[0][0] for text in texts]
+        return [[torch.cat(rows), {}]]
+
+    def sample(
+        self, texts: Sequence[str], seed: int, steps: int, cfg: float, words: Sequence[str] | None = None
+    ) -> tuple[np.ndarray, torch.Tensor | None]:
+        """One image a text, all from one seed's noise batch: (uint8[texts h w 3], word maps[texts h w] or None).
+
+        `words` names the word of each text whose attention map is returned, at the latent's own resolution.
+        """
+        side = CONFIG["image_size"] // 8
+        latent = torch.zeros(len(texts), CONFIG["autoencoder"]["latent_channels"], side, side)
+        model, positive, maps = self.model, self.encode(texts), None
+        if words is not None:
+            prompts = [read(self.clip, text) for text in texts]
+            chosen = [
+                [prompt.words[i] for i in prompt.find(word)] for prompt, word in zip(prompts, words, strict=True)
+            ]
+            maps = MapSum(indicator(chosen, prompts[0].length))
+            model, positive = attach_viewer(model, positive, maps)
+        samples = comfy.sample.sample(
+            model,
+            comfy.sample.prepare_noise(latent, seed),
+            steps,
+            cfg,
+            "euler",
+            "normal",
+            positive,
+            self.encode([""]),
+            latent,
+            disable_pbar=True,
+            seed=seed,
+        )
+        return self.decode(samples), None if maps is None else maps.mean()
+
+    def decode(self, samples: torch.Tensor) -> np.ndarray:
+        """uint8[images h w 3]"""
+        return (self.vae.decode(samples).clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+    def round_trip(self, images: np.ndarray) -> np.ndarray:
+        """Images encoded and decoded by the autoencoder: uint8[images h w 3] both ways."""
+        pixels = torch.from_numpy(images.astype(np.float32) / 255)
+        return self.decode(self.vae.encode(pixels))

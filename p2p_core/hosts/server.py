@@ -42,7 +42,7 @@ POLL_SECONDS = 0.1
 
 
 class PromptFailed(RuntimeError):
-    """The host refused a prompt or a node failed; the message is what the host says, node by node."""
+    """The host refused a prompt or a node failed; the message says which node and why."""
 
 
 class ServerFailed(RuntimeError):
@@ -86,7 +86,7 @@ class Server:
                 self.base = self._given_base.resolve()
             self.log = self.base / "server.log"
             self._check_port()
-            _install_pack(self.base)
+            _prepare(self.base)
             output = None if self._echo else stack.enter_context(self.log.open("wb"))
             self._process = subprocess.Popen(
                 self._command(),
@@ -150,6 +150,10 @@ class Server:
     def interrupt(self) -> None:
         """Stop the running prompt."""
         self._post("/interrupt", {})
+
+    def wait(self) -> int:
+        """Wait until the host ends by itself; returns its exit status."""
+        return self._process.wait()
 
     def _command(self) -> list[str]:
         database = (self.base / "user" / "comfyui.db").as_posix()
@@ -242,11 +246,12 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _install_pack(base: Path) -> None:
+def _prepare(base: Path) -> None:
     root = ROOT.resolve()
     if not (root / "pyproject.toml").is_file():
         raise ValueError(
-            f"expected p2p_core in the pack's folder, got {root}: clone the whole pack and run it there"
+            f"expected p2p_core in the pack's folder, got {root}: "
+            "clone the whole pack and run it there"
         )
     pack = base / "custom_nodes" / PACK_NAME
     pack.parent.mkdir(parents=True, exist_ok=True)
@@ -276,7 +281,7 @@ def _validation_error(answer: Mapping[str, Any], prompt: Mapping[str, Any]) -> s
     ]
     if not lines:
         error: dict[str, Any] = answer["error"]
-        lines = [f"{error['message']}: {error['details']}" if error["details"] else error["message"]]
+        lines = [": ".join(part for part in (error["message"], error["details"]) if part)]
     return "\n".join(lines)
 
 
@@ -297,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8188)
     parser.add_argument("--base", type=Path, default=ROOT / "output" / "comfyui", metavar="FOLDER")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         host = find_hosts()[0]
         sys.stdout.write(f"Starting ComfyUI {host.version} ({host.path})\n")

@@ -1,0 +1,75 @@
+# Everything runs in .venv, which the first target to need it sets up; `make help` lists the targets.
+#
+#   PYTHON=python3.12   the Python to make .venv with, 3.10 or newer
+#   COMFYUI_PATH=...    the ComfyUI to use; without it, see p2p_core/hosts/locate.py
+#   ARGS="-k swap"      further arguments of pytest for `make test`
+
+PYTHON ?= python3
+PORT ?= 8188
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONSTRAINTS := .ci/constraints.txt
+# -I keeps this folder off sys.path, where `nodes` would hide the host's.
+RUN := $(BIN)/python -I
+
+# What .venv is made of: the pins, this pack, and what the newest ComfyUI needs. Where there is no
+# ComfyUI, these goals get one.
+LOCATE := $(PYTHON) -I p2p_core/hosts/locate.py --requirements
+ifneq ($(filter comfyui demo bench evaluate,$(MAKECMDGOALS))$(filter 1,$(P2P_REQUIRE_HOST)),)
+REQUIREMENTS := $(shell $(LOCATE) --clone | head -n 1)
+else
+REQUIREMENTS := $(shell $(LOCATE) 2>/dev/null | head -n 1)
+endif
+SUM := $(shell cat pyproject.toml $(CONSTRAINTS) "$(REQUIREMENTS)" 2>/dev/null | cksum | cut -d " " -f 1)
+READY := $(VENV)/ready-$(SUM)
+READY_TO_TRAIN := $(VENV)/ready-to-train-$(SUM)
+
+.PHONY: help demo test comfyui bench evaluate train lint
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1 - /p' Makefile
+
+demo: $(READY) ## make the pictures of the README with the demo model
+	@$(RUN) -m p2p_core.demo.showcase
+
+test: $(READY) ## run every test, with every ComfyUI to be found
+	@$(RUN) tests/run.py $(ARGS)
+
+comfyui: $(READY) ## serve ComfyUI with this pack on 127.0.0.1
+	@$(RUN) -m p2p_core.hosts.server --port $(PORT)
+
+bench: $(READY) ## measure time and memory
+	@$(RUN) -m p2p_core.demo.bench
+
+evaluate: $(READY) ## measure how well the edits keep the picture and follow the words
+	@$(RUN) -m p2p_core.demo.evaluate
+
+train: $(READY_TO_TRAIN) ## train the demo model
+	@$(RUN) -m p2p_core.demo.train
+
+lint: $(READY) ## check style and types
+	@echo "ruff check"
+	@$(BIN)/ruff check .
+	@echo "pyright"
+	@$(BIN)/pyright
+
+$(READY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	@$(PIP) install --quiet --no-index --requirement $(CONSTRAINTS) 2>/dev/null \
+		|| { echo "Installing torch (large, once)"; $(PIP) install --requirement $(CONSTRAINTS); }
+	@echo "Installing this pack and its tools$(if $(REQUIREMENTS), and what ComfyUI needs (minutes, once))"
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]' \
+		$(if $(REQUIREMENTS),requests --requirement "$(REQUIREMENTS)")
+	@# An older ComfyUI serves a folder of this package that the newer one's release of it lacks.
+	@for package in $(VENV)/lib/python3*/site-packages/comfyui_workflow_templates; do \
+		test ! -d $$package || mkdir -p $$package/templates; done
+	@rm -f $(VENV)/ready-*
+	@touch $@
+
+$(READY_TO_TRAIN): $(READY)
+	@echo "Installing what training needs"
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[train]'
+	@touch $@

@@ -1,0 +1,170 @@
+"""`make demo`: word swaps in the real ComfyUI, and how well they keep the rest of the picture.
+
+Runs workflows/word_swap_demo.json on a server for pairs of prompts and batches of seeds, and writes
+output/demo/: a contact sheet (source | re-prompted | Prompt-to-Prompt) and report.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..hosts.locate import HostNotFound, find_hosts
+from ..hosts.server import PromptFailed, Server, ServerFailed
+from ..hosts.workflow import by_type, to_prompt
+from .recognise import Reading, matches, recognise
+from .sheet import grid
+
+WORKFLOW = Path(__file__).resolve().parents[2] / "workflows" / "word_swap_demo.json"
+VARIANTS = ("source", "reprompt", "p2p")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A source prompt, the words swapped, and what the edited picture's object must then be."""
+
+    prompt: str
+    words: str
+    replacement: str
+    wanted: tuple[Mapping[str, str], ...]
+
+    @property
+    def edited(self) -> str:
+        return self.prompt.replace(self.words, self.replacement, 1)
+
+
+def _shape(colour: str, shape: str, other: str, ground: str) -> Pair:
+    article = "an" if colour[0] in "aeiou" else "a"
+    return Pair(f"{article} {colour} {shape} {ground}", shape, other, ({"colour": colour, "shape": other},))
+
+
+def _colour(colour: str, other: str, shape: str, ground: str) -> Pair:
+    article = "an" if colour[0] in "aeiou" else "a"
+    return Pair(f"{article} {colour} {shape} {ground}", colour, other, ({"colour": other, "shape": shape},))
+
+
+PAIRS: dict[str, tuple[Pair, ...]] = {
+    "shape_swap": (
+        _shape("red", "circle", "star", "on the grass"),
+        _shape("blue", "square", "heart", "on sand"),
+        _shape("yellow", "star", "circle", "at night"),
+        _shape("purple", "triangle", "moon", "in the snow"),
+        _shape("black", "heart", "cross", "in the sky"),
+        _shape("orange", "ring", "square", "in the sea"),
+        _shape("green", "cross", "triangle", "on stone"),
+        _shape("pink", "moon", "ring", "on clay"),
+    ),
+    "colour_swap": (
+        _colour("red", "blue", "circle", "on the grass"),
+        _colour("blue", "orange", "square", "on sand"),
+        _colour("yellow", "pink", "star", "at night"),
+        _colour("purple", "green", "triangle", "in the snow"),
+        _colour("black", "red", "heart", "in the sky"),
+        _colour("pink", "yellow", "ring", "in the sea"),
+        _colour("green", "purple", "cross", "on stone"),
+        _colour("yellow", "black", "moon", "on clay"),
+    ),
+}
+
+
+def background_psnr(a: np.ndarray, b: np.ndarray, readings: Sequence[Reading]) -> float:
+    """Of two uint8 pictures outside every object of both readings, in dB."""
+    outside = np.ones(a.shape[:2], dtype=bool)
+    for reading in readings:
+        for item in reading.items:
+            outside &= ~item.mask
+    error = np.square(a[outside].astype(np.float64) - b[outside].astype(np.float64)).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def run_pair(server: Server, workflow: Mapping[str, Any], pair: Pair, seeds: int, seed: int) -> dict[str, list[Any]]:
+    """Pictures of each variant, uint8[128 128 3], `seeds` of each."""
+    prompt = to_prompt(workflow, server.get("/object_info"))
+    by_type(prompt, "P2P_WordSwap").update(words=pair.words, replacement=pair.replacement)
+    by_type(prompt, "P2P_Controller").update(source_prompt=pair.prompt)
+    by_type(prompt, "EmptyLatentImage").update(batch_size=seeds)
+    by_type(prompt, "P2P_KSampler").update(seed=seed)
+    by_type(prompt, "KSampler").update(seed=seed)
+    outputs = server.queue(prompt)
+    pictures: dict[str, list[Any]] = {}
+    for node, output in outputs.items():
+        variant = prompt[node]["inputs"].get("filename_prefix", "").removeprefix("p2p_")
+        if variant in VARIANTS:
+            pictures[variant] = [np.asarray(image.convert("RGB")) for image in server.images({node: output})]
+    return pictures
+
+
+def measure(pictures: Mapping[str, Sequence[np.ndarray]], pair: Pair) -> dict[str, list[tuple[float, float]]]:
+    """For re-prompting and for Prompt-to-Prompt, an (edit success, background PSNR) for each seed."""
+    results: dict[str, list[tuple[float, float]]] = {"reprompt": [], "p2p": []}
+    for n, source in enumerate(pictures["source"]):
+        before = recognise(source)
+        for variant, values in results.items():
+            picture = pictures[variant][n]
+            after = recognise(picture)
+            success = all(all(right.values()) for right in matches(after, pair.wanted))
+            values.append((float(success), background_psnr(source, picture, (before, after))))
+    return results
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("output/demo"))
+    parser.add_argument("--seeds", type=int, default=5, help="seeds a pair of prompts")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    try:
+        host = find_hosts(clone=True)[0]
+        sys.stdout.write(f"Starting ComfyUI {host.version} ({host.path})\n")
+        with Server(host) as server:
+            report, sheet = showcase(server, workflow, options.seeds, options.seed)
+    except (HostNotFound, ServerFailed, PromptFailed) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "report.json").write_text(json.dumps({"host": host.version, **report}, indent=2) + "\n")
+    sheet.save(options.out / "word_swap.png")
+    sys.stdout.write(json.dumps(report, indent=2) + f"\nPictures: {options.out / 'word_swap.png'}\n")
+    return 0
+
+
+def showcase(server: Server, workflow: Mapping[str, Any], seeds: int, seed: int) -> tuple[dict[str, Any], Any]:
+    """Run every pair: (report, contact sheet)."""
+    report: dict[str, Any] = {"pairs": seeds * sum(len(pairs) for pairs in PAIRS.values())}
+    images: list[np.ndarray] = []
+    captions: list[str] = []
+    with tqdm(total=sum(len(pairs) for pairs in PAIRS.values()), desc="word swaps", unit="prompt") as bar:
+        for kind, pairs in PAIRS.items():
+            collected: dict[str, list[tuple[float, float]]] = {"reprompt": [], "p2p": []}
+            for n, pair in enumerate(pairs):
+                pictures = run_pair(server, copy.deepcopy(workflow), pair, seeds, seed + n)
+                for variant, values in measure(pictures, pair).items():
+                    collected[variant] += values
+                if n < 4:
+                    images += [pictures[variant][0] for variant in VARIANTS]
+                    captions += [pair.prompt, pair.edited, f"{pair.words} → {pair.replacement}"]
+                bar.update()
+            report[kind] = {
+                variant: {
+                    "background_psnr": float(np.mean([psnr for _, psnr in values])),
+                    "edit_success": float(np.mean([success for success, _ in values])),
+                }
+                for variant, values in collected.items()
+            }
+    heads = ("source", "re-prompted, same seed", "Prompt-to-Prompt") * 2
+    return report, grid(images, captions, columns=6, heads=heads, scale=2)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,40 @@
+"""Small tokenizers of different habits, for tests that must hold for any tokenizer."""
+
+import re
+
+from p2p_core.tokens import read_prompt
+
+
+def chunks_of_three(text):
+    """Every run of non-spaces in pieces of three characters, as a BPE splits rare words."""
+    return [blob[i : i + 3].lower() for blob in text.split() for i in range(0, len(blob), 3)]
+
+
+def whole_words(text):
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def context_dependent(text):
+    """Pairs of characters across word boundaries: a word alone gives other tokens than in its text."""
+    squeezed = "_".join(text.split())
+    return [squeezed[i : i + 2] for i in range(0, len(squeezed), 2)]
+
+
+def swallowing(text):
+    """Drops what is in brackets but for letters, as prompt weights are dropped."""
+    return whole_words(re.sub(r":[\d.]+\)|\(", " ", text))
+
+
+ALL = (chunks_of_three, whole_words, context_dependent, swallowing)
+
+
+def reader(tokenise=whole_words, window=75):
+    """`read` as hosts give it: chunks of `window` tokens, each with a start and an end, the last one padded."""
+
+    def read(text):
+        content = tokenise(text)
+        chunks = max(1, -(-len(content) // window))
+        positions = [(i // window) * (window + 2) + 1 + i % window for i in range(len(content))]
+        return read_prompt(text, content, positions, chunks * (window + 2), tokenise)
+
+    return read

@@ -1,0 +1,160 @@
+"""The value-side algebra against an explicit softmax, written here from the paper's definitions, in float64."""
+
+import itertools
+
+import pytest
+import torch
+
+from p2p_core.attention import CrossEdit, RowEdit
+from p2p_core.edits import Pair, WordSwap
+
+HEADS, PIXELS, CHANNELS = 3, 20, 24
+
+
+def heads(x):
+    rows, length, channels = x.shape
+    return x.view(rows, length, HEADS, channels // HEADS).transpose(1, 2)
+
+
+def explicit_maps(q, k):
+    """M = softmax(QKᵀ/√d): [rows heads pixels tokens]"""
+    q, k = heads(q), heads(k)
+    return torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, dim=-1)
+
+
+def output_of(maps, v):
+    out = maps @ heads(v)
+    return out.transpose(1, 2).flatten(2)
+
+
+def attention(q, k, v):
+    return output_of(explicit_maps(q, k), v)
+
+
+def fused(q, k, v):
+    out = torch.nn.functional.scaled_dot_product_attention(heads(q), heads(k), heads(v))
+    return out.transpose(1, 2).flatten(2)
+
+
+def tensors(rows, tokens, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((rows, PIXELS, CHANNELS), (rows, tokens, CHANNELS), (rows, tokens, CHANNELS))
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+def random_pair(tokens, seed, keep=True):
+    generator = torch.Generator().manual_seed(seed)
+    inject = torch.randn(tokens, tokens, generator=generator, dtype=torch.float64)
+    kept = torch.randn(tokens, generator=generator, dtype=torch.float64)
+    return Pair(inject, kept if keep else torch.zeros_like(kept))
+
+
+def no_edit(tokens):
+    return Pair(torch.zeros(tokens, tokens, dtype=torch.float64), torch.ones(tokens, dtype=torch.float64))
+
+
+def oracle(q, k, v, edits):
+    """M̂ = M_src · inject + M_edit · diag(keep), every other row its own M."""
+    maps = explicit_maps(q, k)
+    edited = maps.clone()
+    for edit in edits:
+        edited[edit.row] = maps[edit.source] @ edit.pair.inject + maps[edit.row] * edit.pair.keep
+    return output_of(edited, v)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 77, 154])
+@pytest.mark.parametrize("layout", ["one edit", "batch of sources", "some untouched", "both kinds"])
+@pytest.mark.parametrize("form", ["attend", "adjust"])
+def test_edited_attention_equals_explicit_maps(tokens, layout, form):
+    full, injected = random_pair(tokens, 1), random_pair(tokens, 2, keep=False)
+    untouched = no_edit(tokens)
+    rows, edits = {
+        "one edit": (2, [RowEdit(1, 0, full)]),
+        "batch of sources": (6, [RowEdit(row, row - 2, full) for row in (2, 3)]),
+        "some untouched": (5, [RowEdit(1, 0, untouched), RowEdit(4, 3, injected)]),
+        "both kinds": (6, [RowEdit(3, 2, injected), RowEdit(4, 2, full), RowEdit(5, 2, injected)]),
+    }[layout]
+    q, k, v = tensors(rows, tokens)
+    cross = CrossEdit.of(edits, rows, torch.device("cpu"))
+    assert cross is not None
+    result = cross.attend(fused, q, k, v) if form == "attend" else cross.adjust(fused(q, k, v), fused, q, k, v)
+    expected = oracle(q, k, v, edits)
+    assert (result - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+def test_untouched_edits_make_no_calls():
+    pair = Pair.untouched(7, 7)
+    assert CrossEdit.of([RowEdit(1, 0, pair)], 2, torch.device("cpu")) is None
+
+
+def test_rows_that_no_edit_touches_get_plain_attention():
+    q, k, v = tensors(4, 7)
+    cross = CrossEdit.of([RowEdit(3, 2, random_pair(7, 3))], 4, torch.device("cpu"))
+    assert cross is not None
+    plain = fused(q, k, v)
+    assert torch.equal(cross.attend(fused, q, k, v)[:3], plain[:3])
+
+
+def test_inputs_are_not_changed():
+    q, k, v = tensors(2, 7)
+    copies = [t.clone() for t in (q, k, v)]
+    output = fused(q, k, v)
+    kept = output.clone()
+    cross = CrossEdit.of([RowEdit(1, 0, random_pair(7, 3))], 2, torch.device("cpu"))
+    assert cross is not None
+    cross.attend(fused, q, k, v)
+    cross.adjust(output, fused, q, k, v)
+    assert all(torch.equal(a, b) for a, b in zip((q, k, v, output), (*copies, kept), strict=True))
+
+
+@pytest.mark.parametrize(("source", "edited"), list(itertools.product((1, 2, 3), (1, 2, 3))))
+def test_tiled_pair_edits_repeated_prompts_as_the_pair_edits_the_prompts(source, edited):
+    """Hosts repeat a shorter prompt's tokens to the longer one's length."""
+    source_tokens, edited_tokens = 6 // source, 6 // edited
+    generator = torch.Generator().manual_seed(4)
+    q, k, v = tensors(2, 6)
+    inject = torch.randn(source_tokens, edited_tokens, generator=generator, dtype=torch.float64)
+    pair = Pair(inject, torch.randn(edited_tokens, generator=generator, dtype=torch.float64))
+    k_source, k_edited, v_edited = k[:1, :source_tokens], k[1:, :edited_tokens], v[1:, :edited_tokens]
+    maps = explicit_maps(q[:1], k_source) @ pair.inject + explicit_maps(q[1:], k_edited) * pair.keep
+    expected = output_of(maps, v_edited)
+    k = torch.cat([k_source.repeat(1, source, 1), k_edited.repeat(1, edited, 1)])
+    v = torch.cat([v[:1], v_edited.repeat(1, edited, 1)])
+    cross = CrossEdit.of([RowEdit(1, 0, pair.tiled(source, edited))], 2, torch.device("cpu"))
+    assert cross is not None
+    assert torch.allclose(cross.attend(fused, q, k, v)[1:], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_word_swap_equals_the_papers_definition(alpha):
+    """Edit = α · (M_src mapper) + (1 − α) · M_edit on governed tokens, M_edit elsewhere."""
+    tokens = 9
+    q, k, v = tensors(2, tokens)
+    generator = torch.Generator().manual_seed(5)
+    mapper = torch.rand(tokens, tokens, generator=generator, dtype=torch.float64)
+    governs = torch.tensor([1.0, 1, 0, 1, 1, 0, 1, 1, 1], dtype=torch.float64)
+    pair = WordSwap("a", "b").transform(no_edit(tokens), alpha, mapper, governs)
+    maps = explicit_maps(q, k)
+    per_token = alpha * governs
+    edited = per_token * (maps[0] @ mapper) + (1 - per_token) * maps[1]
+    cross = CrossEdit.of([RowEdit(1, 0, pair)], 2, torch.device("cpu"))
+    result = fused(q, k, v) if cross is None else cross.attend(fused, q, k, v)
+    assert torch.allclose(result[1:], output_of(edited[None], v[1:]), rtol=1e-10, atol=1e-12)
+
+
+def test_two_swaps_compose_as_two_edits_in_a_row():
+    """new = edit₂(M_src, edit₁(M_src, M_edit))."""
+    tokens = 5
+    q, k, v = tensors(2, tokens)
+    generator = torch.Generator().manual_seed(6)
+    mapper = torch.rand(tokens, tokens, generator=generator, dtype=torch.float64)
+    first, second = torch.tensor([[1.0, 0, 1, 0, 1], [0, 1, 1, 1, 0]], dtype=torch.float64)
+    maps = explicit_maps(q, k)
+    once = 0.6 * first * (maps[0] @ mapper) + (1 - 0.6 * first) * maps[1]
+    twice = 0.9 * second * (maps[0] @ mapper) + (1 - 0.9 * second) * once
+    swap = WordSwap("a", "b")
+    pair = swap.transform(swap.transform(no_edit(tokens), 0.6, mapper, first), 0.9, mapper, second)
+    cross = CrossEdit.of([RowEdit(1, 0, pair)], 2, torch.device("cpu"))
+    assert cross is not None
+    result = cross.attend(fused, q, k, v)
+    assert torch.allclose(result[1:], output_of(twice[None], v[1:]), rtol=1e-10, atol=1e-12)

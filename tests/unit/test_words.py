@@ -1,0 +1,234 @@
+"""Words, tokens and alignment: for any text and any tokenizer, every token is covered and nothing crashes."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from text_tokenizers import ALL, chunks_of_three, context_dependent, reader, swallowing, whole_words
+
+from p2p_core.alignment import Draft, align, mapper
+from p2p_core.controller import Controller, Rows, plan
+from p2p_core.edits import SelfInjection, WordSwap
+from p2p_core.schedules import Window
+from p2p_core.tokens import read_prompt, split_words
+
+TEXTS = st.text(max_size=300)
+LONG = st.lists(st.sampled_from(["cat", "cat,", "Straße", "naïve", "🦊", "a.b", "don't", "—", "東京", "x_y"]), max_size=200)
+
+
+def swap(text, *swaps, read=None, **settings):
+    chain = tuple(WordSwap(*words, **settings) for words in swaps)
+    return plan(text, [chain], read or reader()).branches[0]
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=TEXTS | LONG.map(" ".join), tokenise=st.sampled_from(ALL))
+def test_every_token_belongs_to_exactly_one_word(text, tokenise):
+    prompt = reader(tokenise)(text)
+    owned = [t for word in prompt.words for t in word.tokens]
+    window = 75
+    expected = [(i // window) * (window + 2) + 1 + i % window for i in range(len(tokenise(text)))]
+    assert sorted(owned) == expected
+    for word in prompt.words:
+        assert prompt.text[word.start : word.end] == word.text
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    words=LONG.filter(bool),
+    choice=st.integers(0),
+    replacement=st.text(max_size=30) | LONG.map(" ".join),
+    tokenise=st.sampled_from(ALL),
+)
+def test_swapping_any_word_for_anything_covers_all_tokens(words, choice, replacement, tokenise):
+    read = reader(tokenise)
+    source = read(" ".join(words))
+    if not source.words:
+        return
+    word = source.words[choice % len(source.words)]
+    if not split_words(word.text):
+        return
+    try:
+        branch = swap(source.text, (word.text, replacement), read=read)
+    except ValueError as error:
+        assert "nothing of the prompt" in str(error)  # the only word was swapped for none
+        return
+    covered_source = [i for span in branch.spans for i in span.source]
+    covered_edited = [j for span in branch.spans for j in span.edited]
+    assert covered_source == list(range(len(source.words)))
+    assert covered_edited == list(range(len(branch.edited.words)))
+    assert branch.carried.shape == (source.length, branch.edited.length)
+    assert branch.carried.min() >= 0
+    for span in branch.spans:
+        if span.source:
+            for j in span.edited:
+                assert (branch.carried[:, list(branch.edited.words[j].tokens)].sum(0) > 0).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(text=LONG.filter(bool).map(" ".join), tokenise=st.sampled_from(ALL))
+def test_a_word_swapped_with_itself_maps_every_token_to_itself(text, tokenise):
+    read = reader(tokenise)
+    source = read(text)
+    word = source.words[0].text
+    if not split_words(word):
+        return
+    branch = swap(text, (word, word), read=read)
+    assert branch.edited == source
+    assert torch.equal(branch.carried, torch.eye(source.length))
+
+
+def test_words_and_their_tokens():
+    prompt = reader(chunks_of_three)("A fluffy cat, asleep")
+    assert [(word.text, word.tokens) for word in prompt.words] == [
+        ("A", (1,)),
+        ("fluffy", (2, 3)),
+        ("cat", (4,)),
+        (",", (5,)),
+        ("asleep", (6, 7)),
+    ]
+
+
+def test_weights_are_no_words():
+    prompt = reader(swallowing)("a (red:1.3) cat")
+    assert [word.text for word in prompt.words] == ["a", "red", "cat"]
+
+
+def test_a_tokenizer_that_merges_across_words_still_gives_every_token_to_a_word():
+    prompt = reader(context_dependent)("ab cde f")
+    assert sorted(t for word in prompt.words for t in word.tokens) == list(range(1, 5))
+
+
+def test_text_that_looks_like_no_word_is_one():
+    prompt = read_prompt("\u200b", ["x"], [1], 3, lambda text: [])
+    assert [word.tokens for word in prompt.words] == [(1,)]
+
+
+def test_find_by_case_occurrence_and_phrase():
+    prompt = reader()("a cat, a big Cat and a cat-flap")
+    assert prompt.find("cat") == range(1, 2)
+    assert prompt.find("CAT", 2) == range(5, 6)
+    assert prompt.find("big cat") == range(4, 6)
+    assert prompt.find("cat-flap") == range(8, 9)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "occurrence", "message"),
+    [
+        ("dog", 1, "'dog' is not in the prompt 'a cat'. Its words are: a, cat."),
+        ("", 1, "Expected a word of the prompt, got ''. Its words are: a, cat."),
+        ("cat", 2, "occurs 1 time(s) in the prompt 'a cat', but occurrence 2 was asked for. Choose 1 to 1."),
+        ("cat", 0, "Choose 1 to 1."),
+    ],
+)
+def test_words_that_are_not_there(phrase, occurrence, message):
+    with pytest.raises(ValueError) as error:
+        reader()("a cat").find(phrase, occurrence)
+    assert message in str(error.value)
+
+
+def test_positions_must_match_tokens():
+    with pytest.raises(ValueError, match="position for each of the 2 tokens, got 1"):
+        read_prompt("a b", ["a", "b"], [1], 4, whole_words)
+
+
+def test_equal_token_counts_map_one_to_one():
+    branch = swap("a red cat", ("cat", "dog"))
+    assert branch.edited.text == "a red dog"
+    assert torch.equal(branch.carried, torch.eye(77))
+
+
+def test_other_token_counts_get_the_sum_divided_and_later_words_their_own_columns():
+    """The reference shifts every word after such a swap to a wrong column; this must not."""
+    branch = swap("a cat on grass", ("cat", "big red dog"))
+    assert branch.edited.text == "a big red dog on grass"
+    carried = branch.carried
+    assert torch.allclose(carried[2, 2:5], torch.full((3,), 1 / 3))
+    assert carried[3, 5] == carried[4, 6] == 1  # on, grass
+    assert carried[5, 7] == 1  # the end token
+    assert torch.allclose(carried[6:].sum(1), torch.ones(71))  # padding keeps its mass
+    assert carried[6:, 8:].sum() == 71
+    back = swap("a big red dog on grass", ("big red dog", "cat"))
+    assert torch.equal(back.carried[2:5, 2], torch.ones(3))
+    assert back.carried[5, 3] == 1
+
+
+def test_several_swaps_and_swaps_of_swapped_words():
+    branch = swap("a cat and a dog", ("cat", "big fox"), ("dog", "hen"), ("big fox", "owl"))
+    assert branch.edited.text == "a owl and a hen"
+    assert [(span.kind, span.edit) for span in branch.spans if span.kind != "kept"] == [("swapped", 2), ("swapped", 1)]
+    assert torch.equal(branch.carried, torch.eye(77))
+    part = swap("a cat sat", ("cat", "big fox"), ("fox sat", "hen"))
+    assert part.edited.text == "a big hen"
+    assert [(span.source, span.edited) for span in part.spans] == [
+        (range(0, 1), range(0, 1)),
+        (range(1, 3), range(1, 3)),
+    ]
+
+
+def test_the_second_occurrence_is_swapped():
+    assert swap("a cat and a cat", ("cat", "dog", 2)).edited.text == "a cat and a dog"
+
+
+def test_swapping_for_nothing_deletes():
+    branch = swap("a red cat", ("red", ""))
+    assert [span.kind for span in branch.spans] == ["kept", "deleted", "kept"]
+    assert branch.carried[2].sum() == 0
+    assert branch.carried[3, 2] == 1
+
+
+def test_each_swap_governs_its_own_words_and_the_kept_ones():
+    branch = swap("a cat and a dog", ("cat", "fox"), ("dog", "hen"))
+    first, second = branch.governs
+    assert first[[2, 5]].tolist() == [1, 0]
+    assert second[[2, 5]].tolist() == [0, 1]
+    assert first[[0, 1, 3, 6]].tolist() == second[[0, 1, 3, 6]].tolist() == [1, 1, 1, 1]
+
+
+def test_longer_edited_prompt_takes_a_second_chunk():
+    text = " ".join(["word"] * 70) + " cat"
+    controller = plan(text, [(WordSwap("cat", " ".join(["dog"] * 10)),)], reader())
+    assert [prompt.length for prompt in controller.prompts] == [77, 154]
+    assert controller.length == 154
+    (moment,) = controller.at(0.0, 154)
+    assert moment.pair.inject.shape == (154, 154)
+    with pytest.raises(ValueError, match="multiple of 154 tokens, got 77"):
+        controller.at(0.0, 77)
+
+
+def test_empty_prompts_are_refused():
+    with pytest.raises(ValueError, match="Expected a source prompt with words in it, got ' '"):
+        plan(" ", [(WordSwap("a", "b"),)], reader())
+    with pytest.raises(ValueError, match="nothing of the prompt 'cat'"):
+        swap("cat", ("cat", ""))
+
+
+def test_branch_acts_in_its_windows():
+    branch = swap("a cat", ("cat", "dog"), cross=Window(0.2, 0.5), self_injection=SelfInjection(Window(0, 0.3), 0.5))
+    assert branch.at(0.0).pair.is_untouched
+    assert branch.at(0.0).self_reach == 0.5
+    assert torch.equal(branch.at(0.2).pair.inject, torch.eye(77))
+    assert not branch.at(0.2).pair.keep.any()
+    assert branch.at(0.3).self_reach == 0
+    assert branch.at(0.5).pair.is_untouched
+
+
+def test_rows_are_sources_first_then_edits_block_by_block():
+    rows = Rows(sources=2, edits=3)
+    assert rows.total == 8
+    assert [list(rows.block(n)) for n in (-1, 0, 1, 2)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert list(rows.pairs(1)) == [(4, 0), (5, 1)]
+
+
+def test_mapper_of_prompts_with_different_chunk_counts_loses_no_padding():
+    read = reader()
+    source, edited = read("cat"), read(" ".join(["cat"] * 80))
+    draft = Draft.of("cat").replace(0, 3, edited.text, 0)
+    carried = mapper(source, edited, align(draft, source, edited))
+    assert torch.allclose(carried.sum(1), torch.ones(77), atol=1e-5)
+
+
+def test_controller_is_a_value():
+    make = lambda: plan("a cat", [(WordSwap("cat", "dog"),)], reader())  # noqa: E731
+    assert isinstance(make(), Controller)
+    assert make().prompts == make().prompts
