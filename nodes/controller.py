@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from server import PromptServer
 
-from ..p2p_core.hosts.comfyui import build_controller
+from ..p2p_core.hosts.comfyui.conditioning import build_controller
 from .common import CATEGORY, Controller, Edit, optional_schema
 
 MAX_EDITS = 8
@@ -24,7 +24,9 @@ class P2PController(io.ComfyNode):
             category=CATEGORY,
             description="The source prompt and up to 8 edits of it. Each edit chain becomes an edited prompt, and "
             "each edited prompt an image beside the source image.",
-            **optional_schema(search_aliases=["prompt to prompt", "p2p", "cross attention control"]),
+            **optional_schema(
+                search_aliases=["prompt to prompt", "p2p", "cross attention control"]
+            ),
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
                 io.String.Input(
@@ -57,7 +59,11 @@ class P2PController(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, source_prompt: str, **edits: Any) -> io.NodeOutput:
-        chains = [edits[f"edit_{n}"] for n in range(1, MAX_EDITS + 1) if edits.get(f"edit_{n}") is not None]
+        chains = [
+            edits[f"edit_{n}"]
+            for n in range(1, MAX_EDITS + 1)
+            if edits.get(f"edit_{n}") is not None
+        ]
         if not chains:
             raise ValueError(
                 "Expected at least one edit, got none. Connect a P2P Word Swap to edit_1; without edits the stock "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..p2p_core.hosts.comfyui_demo import load_demo
+from ..p2p_core.hosts.comfyui.demo import load_demo
 from .common import CATEGORY, optional_schema
 
 
@@ -22,9 +22,17 @@ class P2PDemoCheckpoint(io.ComfyNode):
             **optional_schema(search_aliases=["prompt to prompt", "demo", "example model"]),
             inputs=[],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The diffusion model (v-prediction, SD1.x family)."),
-                io.Clip.Output(display_name="clip", tooltip="The text encoder: CLIP's tokens, 77 of them."),
-                io.Vae.Output(display_name="vae", tooltip="The autoencoder: 8× down-sampling, 4 latent channels."),
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="The diffusion model (v-prediction, SD1.x family).",
+                ),
+                io.Clip.Output(
+                    display_name="clip", tooltip="The text encoder: CLIP's tokens, 77 of them."
+                ),
+                io.Vae.Output(
+                    display_name="vae",
+                    tooltip="The autoencoder: 8× down-sampling, 4 latent channels.",
+                ),
             ],
         )
 

@@ -12,7 +12,9 @@ from .common import CATEGORY, Edit, optional_schema
 
 
 def window_inputs(cross_end: float, self_end: float) -> list[Any]:
-    """When attention is taken from the source: the paper's cross_replace_steps and self_replace_steps."""
+    """When attention is taken from the source: the paper's cross_replace_steps and
+    self_replace_steps.
+    """
 
     def fraction(name: str, default: float, tooltip: str) -> Any:
         return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
@@ -60,7 +62,9 @@ def self_injection(start: float, end: float, reach: float) -> SelfInjection:
 
 
 class P2PWordSwap(io.ComfyNode):
-    """Swap words of the prompt; the new words stand where the old ones stood (paper section 4, word swap)."""
+    """Swap words of the prompt; the new words stand where the old ones stood (paper section 4, word
+    swap).
+    """
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -7,7 +7,7 @@ from typing import Any
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..p2p_core.hosts.comfyui import sample
+from ..p2p_core.hosts.comfyui.sampling import sample
 from .common import CATEGORY, Controller, optional_schema
 
 
@@ -24,10 +24,16 @@ class P2PKSampler(io.ComfyNode):
             "sharing the source's attention. The source image is the stock KSampler's for the same settings.",
             **optional_schema(search_aliases=["prompt to prompt", "dual latent", "sampler"]),
             inputs=[
-                io.Model.Input("model", tooltip="The model that denoises: SD1.x, SD2.x, SDXL or the demo model."),
-                Controller.Input("controller", tooltip="The prompts and edits, from a P2P Controller."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The model that denoises: SD1.x, SD2.x, SDXL or the demo model.",
+                ),
+                Controller.Input(
+                    "controller", tooltip="The prompts and edits, from a P2P Controller."
+                ),
                 io.Conditioning.Input(
-                    "negative", tooltip="What source and edited images should not show. One prompt serves all."
+                    "negative",
+                    tooltip="What source and edited images should not show. One prompt serves all.",
                 ),
                 io.Latent.Input(
                     "latent_image",
@@ -42,7 +48,9 @@ class P2PKSampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="The seed of the noise that source and edits share.",
                 ),
-                io.Int.Input("steps", default=30, min=1, max=10000, tooltip="How many sampling steps."),
+                io.Int.Input(
+                    "steps", default=30, min=1, max=10000, tooltip="How many sampling steps."
+                ),
                 io.Float.Input(
                     "cfg",
                     default=7.5,
@@ -75,7 +83,8 @@ class P2PKSampler(io.ComfyNode):
             ],
             outputs=[
                 io.Latent.Output(
-                    display_name="source", tooltip="The source image's latent, untouched by the edits."
+                    display_name="source",
+                    tooltip="The source image's latent, untouched by the edits.",
                 ),
                 io.Latent.Output(
                     display_name="edited",

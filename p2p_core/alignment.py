@@ -1,8 +1,9 @@
-"""Source prompt × edited prompt: which words are kept, swapped, inserted, deleted, and where attention goes.
+"""Source prompt × edited prompt: which words are kept, swapped, inserted, deleted, and where
+attention goes.
 
-A `Draft` remembers how the edited text came from the source text; `align` turns it into spans of words once both
-prompts are tokenised; `mapper` turns the spans into the matrix that carries the source's attention columns over
-(paper section 4, eq. for word swap and A(j) of prompt refinement).
+A `Draft` remembers how the edited text came from the source text; `align` turns it into spans of
+words once both prompts are tokenised; `mapper` turns the spans into the matrix that carries the
+source's attention columns over (paper section 4, eq. for word swap and A(j) of prompt refinement).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from .tokens import Prompt, Word
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of the edited text and the characters `start:end` of the source text that it stands for."""
+    """A run of the edited text and the characters `start:end` of the source text that it stands
+    for.
+    """
 
     start: int
     end: int
@@ -60,16 +63,24 @@ class Draft:
                 middle = Piece(piece.start, piece.end, piece.text[:head] + piece.text[tail:], edit)
                 before = after = None
             if here <= start:
-                middle = Piece(middle.start, middle.end, middle.text[:head] + text + middle.text[head:], edit)
+                middle = Piece(
+                    middle.start, middle.end, middle.text[:head] + text + middle.text[head:], edit
+                )
             if done and done[-1].edit == edit and here > start:
                 middle = Piece(done[-1].start, middle.end, done.pop().text + middle.text, edit)
-            done += [p for p in (before, middle, after) if p is not None and (p.text or p.edit is not None)]
+            done += [
+                p
+                for p in (before, middle, after)
+                if p is not None and (p.text or p.edit is not None)
+            ]
         return Draft(tuple(done))
 
 
 @dataclass(frozen=True)
 class Span:
-    """Words `source` of the source prompt became words `edited` of the edited prompt, written by `edit` if changed."""
+    """Words `source` of the source prompt became words `edited` of the edited prompt, written by
+    `edit` if changed.
+    """
 
     source: range
     edited: range
@@ -80,7 +91,9 @@ class Span:
         """kept, swapped, inserted or deleted"""
         if self.edit is None:
             return "kept"
-        return "swapped" if self.source and self.edited else "inserted" if self.edited else "deleted"
+        return (
+            "swapped" if self.source and self.edited else "inserted" if self.edited else "deleted"
+        )
 
 
 def align(draft: Draft, source: Prompt, edited: Prompt) -> tuple[Span, ...]:
@@ -96,18 +109,23 @@ def align(draft: Draft, source: Prompt, edited: Prompt) -> tuple[Span, ...]:
         while j < len(edited.words) and edited.words[j].start < end_edited:
             j += 1
         if piece.edit is None and i - i0 == j - j0:
-            spans += [Span(range(i0 + n, i0 + n + 1), range(j0 + n, j0 + n + 1), None) for n in range(i - i0)]
+            spans += [
+                Span(range(i0 + n, i0 + n + 1), range(j0 + n, j0 + n + 1), None)
+                for n in range(i - i0)
+            ]
         elif i > i0 or j > j0:
             spans.append(Span(range(i0, i), range(j0, j), piece.edit))
     return tuple(spans)
 
 
 def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
-    """Where the source's attention goes: float32[source_tokens edited_tokens], to be used as M_src @ mapper.
+    """Where the source's attention goes: float32[source_tokens edited_tokens], to be used as M_src
+    @ mapper.
 
-    Spans of equally many tokens map one to one; otherwise every edited token gets the sum of the source span's columns
-    divided by the number of edited tokens. Special tokens map to their like: start to start, end to end, padding to
-    padding, its mass kept. A column of zeros belongs to an inserted token.
+    Spans of equally many tokens map one to one; otherwise every edited token gets the sum of the
+    source span's columns divided by the number of edited tokens. Special tokens map to their like:
+    start to start, end to end, padding to padding, its mass kept. A column of zeros belongs to an
+    inserted token.
     """
     matrix = torch.zeros(source.length, edited.length)
     for span in spans:
@@ -123,7 +141,9 @@ def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
 
 
 def _special_blocks(prompt: Prompt) -> list[list[int]]:
-    """Positions of special tokens: before the words, between them (chunk ends), the end token, padding."""
+    """Positions of special tokens: before the words, between them (chunk ends), the end token,
+    padding.
+    """
     words = sorted(t for word in prompt.words for t in word.tokens)
     taken = set(words)
     special = [t for t in range(prompt.length) if t not in taken]
@@ -135,7 +155,9 @@ def _special_blocks(prompt: Prompt) -> list[list[int]]:
 
 
 def _spread(matrix: Tensor, rows: list[int], columns: list[int]) -> None:
-    """Lay `rows` evenly over `columns`, each row's mass kept: the identity if they are equally many."""
+    """Lay `rows` evenly over `columns`, each row's mass kept: the identity if they are equally
+    many.
+    """
     if not rows or not columns:
         return
     edges_rows = torch.linspace(0, 1, len(rows) + 1, dtype=torch.float64)

@@ -1,7 +1,8 @@
 """Editing attention on the value side: no attention map is ever stored.
 
-M̂ V = (M_src · inject + M_edit · diag(keep)) V = attention(Q_src, K_src, inject V) + attention(Q_edit, K_edit, keep ⊙ V),
-two ordinary attention calls, on any backend and at any resolution. Paper section 3.2, Algorithm 1.
+M̂ V = (M_src · inject + M_edit · diag(keep)) V = attention(Q_src, K_src, inject V) +
+attention(Q_edit, K_edit, keep ⊙ V), two ordinary attention calls, on any backend and at any
+resolution. Paper section 3.2, Algorithm 1.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from torch import Tensor
 from .edits import Pair
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""attention(q[rows pixels channels], k[rows tokens channels], v[rows tokens channels]) → [rows pixels channels]."""
+"""attention(q[rows pixels channels], k[rows tokens channels], v[rows tokens channels]) → [rows
+pixels channels].
+"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class CrossEdit:
     rows: Tensor
     """int64[edited]: the rows that are edited."""
     gather: Tensor
-    """int64[rows]: the row whose queries and keys each row's first attention call uses; its own if not edited."""
+    """int64[rows]: the row whose queries and keys each row's first attention call uses; its own if
+    not edited.
+    """
     inject: tuple[tuple[Tensor, Tensor], ...]
     """(rows, matrix[source_tokens edited_tokens]): edited rows that share a matrix."""
     keep: Tensor
@@ -58,7 +63,9 @@ class CrossEdit:
         return cls(
             rows=edited.to(device),
             gather=gather.to(device),
-            inject=tuple((torch.tensor(r, device=device), m.to(device)) for m, r in groups.values()),
+            inject=tuple(
+                (torch.tensor(r, device=device), m.to(device)) for m, r in groups.values()
+            ),
             keep=keep[..., None].to(device),
             keeping=keep.any(dim=1).nonzero()[:, 0].to(device),
         )
@@ -71,13 +78,21 @@ class CrossEdit:
         out = attention(q[self.gather], k[self.gather], value)
         if len(self.keeping):
             own = self.rows[self.keeping]
-            out = out.index_add(0, own, attention(q[own], k[own], v[own] * self.keep[self.keeping].to(v.dtype)))
+            out = out.index_add(
+                0, own, attention(q[own], k[own], v[own] * self.keep[self.keeping].to(v.dtype))
+            )
         return out
 
     def adjust(self, output: Tensor, attention: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The same edit as a difference, on the `output` of somebody else's replacement of this layer's attention."""
+        """The same edit as a difference, on the `output` of somebody else's replacement of this
+        layer's attention.
+        """
         for rows, matrix in self.inject:
             source = self.gather[rows]
-            output = output.index_add(0, rows, attention(q[source], k[source], matrix.to(v.dtype) @ v[rows]))
+            output = output.index_add(
+                0, rows, attention(q[source], k[source], matrix.to(v.dtype) @ v[rows])
+            )
         rows = self.rows
-        return output.index_add(0, rows, attention(q[rows], k[rows], v[rows] * (self.keep - 1).to(v.dtype)))
+        return output.index_add(
+            0, rows, attention(q[rows], k[rows], v[rows] * (self.keep - 1).to(v.dtype))
+        )

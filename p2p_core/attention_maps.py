@@ -1,7 +1,8 @@
 """Word maps: how much every pixel looks at chosen words (paper section 3.1, figures 3 and 4).
 
-Computed only where someone looks at them. A map is one more attention call whose values are indicators of the words'
-tokens, reduced at once over heads, so the full map of pixels × tokens never exists.
+Computed only where someone looks at them. A map is one more attention call whose values are
+indicators of the words' tokens, reduced at once over heads, so the full map of pixels × tokens
+never exists.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def indicator(words: Sequence[Sequence[Word]], tokens: int) -> Tensor:
 
 
 def word_map(attention: Attend, q: Tensor, k: Tensor, columns: Tensor, heads: int) -> Tensor:
-    """Attention of every pixel to a row's words, summed over their tokens, meaned over heads: float[rows pixels].
+    """Attention of every pixel to a row's words, summed over their tokens, meaned over heads:
+    float[rows pixels].
 
     `columns` is float[rows tokens] as from `indicator`.
     """
@@ -35,7 +37,9 @@ def word_map(attention: Attend, q: Tensor, k: Tensor, columns: Tensor, heads: in
     value = torch.zeros(*k.shape[:2], heads, width, dtype=k.dtype, device=k.device)
     value[..., 0] = columns.to(k)[..., None]
     out = attention(q, k, rearrange(value, "rows tokens heads width -> rows tokens (heads width)"))
-    return rearrange(out, "rows pixels (heads width) -> rows pixels heads width", heads=heads)[..., 0].mean(-1)
+    return rearrange(out, "rows pixels (heads width) -> rows pixels heads width", heads=heads)[
+        ..., 0
+    ].mean(-1)
 
 
 @dataclass
@@ -76,6 +80,8 @@ def enlarged(maps: Tensor, height: int, width: int) -> Tensor:
 
 
 def heatmap(maps: Tensor, image: Tensor) -> Tensor:
-    """Maps in 0–1 laid over images as light on a darkened picture: float[rows height width 3] in 0–1."""
+    """Maps in 0–1 laid over images as light on a darkened picture: float[rows height width 3] in
+    0–1.
+    """
     light = enlarged(maps, image.shape[1], image.shape[2])
     return image * (0.25 + 0.75 * repeat(light, "rows h w -> rows h w c", c=3))

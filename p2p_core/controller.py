@@ -1,4 +1,6 @@
-"""A run's plan: one source prompt, its edited branches, and the rows of the batch that they are sampled in."""
+"""A run's plan: one source prompt, its edited branches, and the rows of the batch that they are
+sampled in.
+"""
 
 from __future__ import annotations
 
@@ -108,11 +110,14 @@ class Controller:
 def plan(text: str, chains: Sequence[Chain], read: Callable[[str], Prompt]) -> Controller:
     """Resolve chains of edits against a source prompt; `read` tokenises a text.
 
-    Raises `ValueError` for an empty source or edited prompt and for edits that do not fit the prompt.
+    Raises `ValueError` for an empty source or edited prompt and for edits that do not fit the
+    prompt.
     """
     source = read(text)
     if not source.words:
-        raise ValueError(f"Expected a source prompt with words in it, got {text!r}. Describe the image to be edited.")
+        raise ValueError(
+            f"Expected a source prompt with words in it, got {text!r}. Describe the image to be edited."
+        )
     return Controller(source, tuple(_branch(source, chain, read) for chain in chains))
 
 

@@ -1,7 +1,8 @@
 """What an edit does: to the text of the prompt, and to attention at a moment of sampling.
 
-Every edit is linear after the softmax (DESIGN: M̂ = M_src · inject + M_edit · diag(keep)), so at a moment it is a pair
-(inject, keep), and an edit is a transform of that pair. A new kind of edit is a new transform.
+Every edit is linear after the softmax (DESIGN: M̂ = M_src · inject + M_edit · diag(keep)), so at a
+moment it is a pair (inject, keep), and an edit is a transform of that pair. A new kind of edit is a
+new transform.
 """
 
 from __future__ import annotations
@@ -37,19 +38,22 @@ class Pair:
         return not self.inject.any() and bool((self.keep == 1).all())
 
     def tiled(self, source: int, edited: int) -> Pair:
-        """The pair for prompts repeated `source` and `edited` times along their tokens, as hosts pad unequal lengths.
+        """The pair for prompts repeated `source` and `edited` times along their tokens, as hosts
+        pad unequal lengths.
 
-        Repeating keys divides each copy's attention by the number of copies and leaves the output as it was.
+        Repeating keys divides each copy's attention by the number of copies and leaves the output
+        as it was.
         """
         return Pair(self.inject.repeat(source, edited) / edited, self.keep.repeat(edited))
 
 
 @dataclass(frozen=True)
 class SelfInjection:
-    """When and where an edited row takes the source row's self-attention map (paper section 4, "f(t)").
+    """When and where an edited row takes the source row's self-attention map (paper section 4,
+    "f(t)").
 
-    `reach` is the largest side of a layer, as a fraction of the latent's side, that it is done in: 0.25 is the 16×16
-    layers of a 64×64 latent and below, 1 is every layer.
+    `reach` is the largest side of a layer, as a fraction of the latent's side, that it is done in:
+    0.25 is the 16×16 layers of a 64×64 latent and below, 1 is every layer.
     """
 
     window: Window = field(default_factory=Window)
@@ -70,7 +74,9 @@ class Edit(Protocol):
     def self_injection(self) -> SelfInjection: ...
 
     def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
-        """Change the text; `present` is the draft's text with its words, `index` this edit's place in its chain."""
+        """Change the text; `present` is the draft's text with its words, `index` this edit's place
+        in its chain.
+        """
         ...
 
     def transform(self, pair: Pair, alpha: float, carried: Tensor, governs: Tensor) -> Pair:
@@ -83,7 +89,9 @@ class Edit(Protocol):
 
 @dataclass(frozen=True)
 class WordSwap:
-    """Replace words, keep their place: the new words take the attention of the old ones (paper section 4)."""
+    """Replace words, keep their place: the new words take the attention of the old ones (paper
+    section 4).
+    """
 
     words: str
     replacement: str
@@ -98,7 +106,9 @@ class WordSwap:
         return draft.replace(start, end, self.replacement.strip(), index)
 
     def transform(self, pair: Pair, alpha: float, carried: Tensor, governs: Tensor) -> Pair:
-        """Per governed token j: inject[:, j] → α · carried[:, j] + (1 − α) · inject[:, j], keep[j] → (1 − α) · keep[j]."""
+        """Per governed token j: inject[:, j] → α · carried[:, j] + (1 − α) · inject[:, j], keep[j]
+        → (1 − α) · keep[j].
+        """
         weight = alpha * governs
         return Pair(weight * carried + (1 - weight) * pair.inject, (1 - weight) * pair.keep)
 
@@ -106,8 +116,8 @@ class WordSwap:
 def governed_tokens(edited: Prompt, spans: Sequence[Span], carried: Tensor, index: int) -> Tensor:
     """Which tokens edit `index` acts on: float[edited_tokens], 0 or 1.
 
-    The words it wrote, and everything no edit wrote; not the words of the chain's other edits, which have windows of
-    their own, and not tokens that have no counterpart in the source.
+    The words it wrote, and everything no edit wrote; not the words of the chain's other edits,
+    which have windows of their own, and not tokens that have no counterpart in the source.
     """
     governs = (carried.sum(0) > 0).float()
     for other in {span.edit for span in spans} - {None, index}:

@@ -42,9 +42,9 @@ class Window:
 def progress(sigma: float, sigmas: Sequence[float]) -> float:
     """How far sampling has come at noise level `sigma`, in 0–1.
 
-    `sigmas` are the run's levels, falling, the last one (usually 0) being the end. On the grid this is i / steps;
-    between two levels, where multi-stage samplers evaluate too, it is interpolated in log σ. It depends on σ alone, so
-    it does not matter how often a sampler calls the network.
+    `sigmas` are the run's levels, falling, the last one (usually 0) being the end. On the grid this
+    is i / steps; between two levels, where multi-stage samplers evaluate too, it is interpolated in
+    log σ. It depends on σ alone, so it does not matter how often a sampler calls the network.
 
     Raises `ValueError` if there are fewer than two levels or they do not fall.
     """

@@ -13,7 +13,9 @@ _PIECE = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]+|_+")
 
 @dataclass(frozen=True)
 class Word:
-    """One word as written: its characters `text[start:end]` of the prompt, its positions among the tokens."""
+    """One word as written: its characters `text[start:end]` of the prompt, its positions among the
+    tokens.
+    """
 
     text: str
     start: int
@@ -23,7 +25,8 @@ class Word:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as written, its words in order, and the length of the token sequence it is encoded to.
+    """A prompt as written, its words in order, and the length of the token sequence it is encoded
+    to.
 
     Positions that no word names are special tokens: start, end and padding of every chunk.
     """
@@ -33,15 +36,19 @@ class Prompt:
     length: int
 
     def find(self, phrase: str, occurrence: int = 1) -> range:
-        """Indices of the words that spell `phrase`, whatever their case; `occurrence` counts from 1.
+        """Indices of the words that spell `phrase`, whatever their case; `occurrence` counts from
+        1.
 
-        Raises `ValueError` naming the prompt's words where the phrase is not there, or not that often.
+        Raises `ValueError` naming the prompt's words where the phrase is not there, or not that
+        often.
         """
         wanted = [piece.casefold() for piece in split_words(phrase)]
         if not wanted:
             raise ValueError(f"Expected a word of the prompt, got {phrase!r}. {self._vocabulary()}")
         here = [word.text.casefold() for word in self.words]
-        found = [i for i in range(len(here) - len(wanted) + 1) if here[i : i + len(wanted)] == wanted]
+        found = [
+            i for i in range(len(here) - len(wanted) + 1) if here[i : i + len(wanted)] == wanted
+        ]
         if not found:
             raise ValueError(f"{phrase!r} is not in the prompt {self.text!r}. {self._vocabulary()}")
         if not 1 <= occurrence <= len(found):
@@ -69,10 +76,11 @@ def read_prompt(
 ) -> Prompt:
     """Find which tokens every word became.
 
-    `content` are the token ids of the whole text without special tokens and `positions` their places in the encoded
-    sequence of `length` tokens; `tokenise` gives the ids of a text by itself. Words are tokenised one by one and
-    matched with `content`; what the tokenizer swallowed (weights and their brackets) has no tokens and is dropped, and
-    what it made of a word only in its context goes to the word that stands there. Every token ends up in one word.
+    `content` are the token ids of the whole text without special tokens and `positions` their
+    places in the encoded sequence of `length` tokens; `tokenise` gives the ids of a text by itself.
+    Words are tokenised one by one and matched with `content`; what the tokenizer swallowed (weights
+    and their brackets) has no tokens and is dropped, and what it made of a word only in its context
+    goes to the word that stands there. Every token ends up in one word.
 
     Raises `ValueError` if `content` and `positions` differ in length.
     """
@@ -103,6 +111,8 @@ def read_prompt(
         for piece, span in zip(pieces, spans, strict=True)
         if span
     )
-    if content and not words:  # nothing that looks like a word, yet the tokenizer made something of it
+    if (
+        content and not words
+    ):  # nothing that looks like a word, yet the tokenizer made something of it
         words = (Word(text, 0, len(text), tuple(positions)),)
     return Prompt(text, words, length)

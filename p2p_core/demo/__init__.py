@@ -1,1 +1,3 @@
-"""The demo model: its world (`scenes`), its training (`train`), its judge (`evaluate`) and its weights."""
+"""The demo model: its world (`scenes`), its training (`train`), its judge (`evaluate`) and its
+weights.
+"""

@@ -1,4 +1,5 @@
-"""How good the demo model is: `make evaluate` writes output/evaluate/report.json and a sample sheet.
+"""How good the demo model is: `make evaluate` writes output/evaluate/report.json and a sample
+sheet.
 
 Captions that training never saw are sampled with the host's own KSampler, and what is in the
 pictures is read off by matching them against the renderer.
@@ -18,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from ..attention_maps import enlarged, normalised
@@ -47,7 +47,9 @@ MAP_THRESHOLD = 0.4
 
 @dataclass(frozen=True)
 class Case:
-    """A caption and what a picture of it must show. The last object is the one whose word map is measured."""
+    """A caption and what a picture of it must show. The last object is the one whose word map is
+    measured.
+    """
 
     caption: str
     background: str
@@ -55,17 +57,26 @@ class Case:
 
 
 def cases(count: int, seed: int) -> Iterator[Case]:
-    """Captions that name the background and each object's colour and shape: combinations kept from training."""
+    """Captions that name the background and each object's colour and shape: combinations kept from
+    training.
+    """
     rng = random.Random(f"evaluation {seed}")
     unseen = {
-        background: [(s, c) for s in SHAPES for c in COLOURS if is_held_out(s, c, background) and is_visible(c, background)]
+        background: [
+            (s, c)
+            for s in SHAPES
+            for c in COLOURS
+            if is_held_out(s, c, background) and is_visible(c, background)
+        ]
         for background in BACKGROUNDS
     }
     for n in range(count):
         background = rng.choice(tuple(BACKGROUNDS))
         chosen = rng.sample(unseen[background], 2 if n % 4 == 3 else 1)
         items = tuple({"shape": shape, "colour": colour} for shape, colour in chosen)
-        phrases = [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for shape, colour in chosen]
+        phrases = [
+            f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for shape, colour in chosen
+        ]
         joined = rng.choice((" and ", " next to ", " left of ", " above ")).join(phrases)
         yield Case(f"{joined} {rng.choice(GROUND_PHRASES[background])}", background, items)
 
@@ -77,12 +88,16 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def word_map_iou(word_map: torch.Tensor, mask: np.ndarray) -> float:
-    """Of a word's thresholded map, float[h w], with an object's mask, bool[H W], at the picture's resolution."""
+    """Of a word's thresholded map, float[h w], with an object's mask, bool[H W], at the picture's
+    resolution.
+    """
     region = enlarged(normalised(word_map[None]), *mask.shape)[0].numpy() > MAP_THRESHOLD
     return float((region & mask).sum() / max((region | mask).sum(), 1))
 
 
-def evaluate(pipeline: Any, count: int, seed: int, cfg: float) -> tuple[dict[str, Any], list[np.ndarray]]:
+def evaluate(
+    pipeline: Any, count: int, seed: int, cfg: float
+) -> tuple[dict[str, Any], list[np.ndarray]]:
     """The report and the first pictures."""
     background: list[bool] = []
     right: dict[str, list[bool]] = {"colour": [], "shape": []}
@@ -92,7 +107,9 @@ def evaluate(pipeline: Any, count: int, seed: int, cfg: float) -> tuple[dict[str
     for start in tqdm(range(0, count, BATCH), desc="sampling", unit="batch"):
         batch = todo[start : start + BATCH]
         words = [case.items[-1]["shape"] for case in batch]
-        images, maps = pipeline.sample([case.caption for case in batch], seed + start, STEPS, cfg, words)
+        images, maps = pipeline.sample(
+            [case.caption for case in batch], seed + start, STEPS, cfg, words
+        )
         pictures += list(images)
         for case, image, word_map in zip(batch, images, maps, strict=True):
             reading = recognise(image)
@@ -101,7 +118,9 @@ def evaluate(pipeline: Any, count: int, seed: int, cfg: float) -> tuple[dict[str
                 for attribute in right:
                     right[attribute].append(result[attribute])
             wanted = case.items[-1]
-            found = [item for item in reading.items if item.colour == wanted["colour"]] or reading.items
+            found = [
+                item for item in reading.items if item.colour == wanted["colour"]
+            ] or reading.items
             overlaps.append(word_map_iou(word_map, found[0].mask) if found else 0.0)
     report = {
         "colour": float(np.mean(right["colour"])),
@@ -118,19 +137,27 @@ def evaluate(pipeline: Any, count: int, seed: int, cfg: float) -> tuple[dict[str
 
 def vae_psnr(pipeline: Any, seed: int, count: int = 64) -> float:
     """Mean over held-out scenes of the autoencoder's round trip, in dB."""
-    scenes: Sequence[Scene] = [sample_scene(random.Random(f"held out {seed} {n}")) for n in range(count)]
+    scenes: Sequence[Scene] = [
+        sample_scene(random.Random(f"held out {seed} {n}")) for n in range(count)
+    ]
     images = np.stack([render(scene) for scene in scenes])
-    return float(np.mean([psnr(a, b) for a, b in zip(images, pipeline.round_trip(images), strict=True)]))
+    return float(
+        np.mean([psnr(a, b) for a, b in zip(images, pipeline.round_trip(images), strict=True)])
+    )
 
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("output/evaluate"))
     parser.add_argument("--captions", type=int, default=256)
     parser.add_argument("--cfg", type=float, default=CFG)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", type=Path, default=None, help="a demo checkpoint, instead of the shipped one")
+    parser.add_argument(
+        "--model", type=Path, default=None, help="a demo checkpoint, instead of the shipped one"
+    )
     options = parser.parse_args()
     try:
         host = find_hosts(clone=True)[0]
@@ -139,12 +166,14 @@ def main() -> int:
         return 1
     with tempfile.TemporaryDirectory(prefix="p2p-evaluate-") as base:
         enter_host(host, Path(base))
-        from ..hosts.comfyui_demo import DemoPipeline
+        from ..hosts.comfyui.demo import DemoPipeline
 
         pipeline = DemoPipeline(options.model) if options.model else DemoPipeline()
         report, pictures = evaluate(pipeline, options.captions, options.seed, options.cfg)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "report.json").write_text(json.dumps({"host": host.version, **report}, indent=2) + "\n")
+    (options.out / "report.json").write_text(
+        json.dumps({"host": host.version, **report}, indent=2) + "\n"
+    )
     captions = [case.caption for case in cases(options.captions, options.seed)]
     grid(pictures[:32], captions[:32], columns=8).save(options.out / "samples.png")
     sys.stdout.write(json.dumps(report, indent=2) + f"\nSamples: {options.out / 'samples.png'}\n")

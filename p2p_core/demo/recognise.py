@@ -6,10 +6,10 @@ edges soft, outlines blobby. It never needs the scene that was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 from scipy import ndimage
@@ -20,7 +20,7 @@ from .scenes import BACKGROUNDS, COLOURS, PATTERNS, SHAPES, SIZE
 LIGHT = (252.0, 250.0, 244.0)
 """The second colour of striped and dotted objects."""
 
-SMALLEST = 100
+SMALLEST = 90
 """Area in pixels that makes an object: more than a pebble's, less than that of any small shape."""
 
 _PEBBLES = (0.55, 0.65, 1.25)
@@ -34,7 +34,8 @@ _PALETTE = np.array(list(COLOURS.values()), float)
 class Found:
     """One object: what it is, its centre and radius in pixels, and how well that explains it.
 
-    `fit` is the IoU, 0 to 1, of `mask` (its filled outline, bool[SIZE SIZE]) and the best outline.
+    `fit` is the IoU, 0 to 1, of `mask` (its filled outline, bool[SIZE SIZE]) and the best rendered
+    outline; of an object striped in light on snow, of the parts that can be seen.
     """
 
     shape: str
@@ -55,6 +56,29 @@ class Reading:
     items: tuple[Found, ...]
 
 
+@dataclass(frozen=True)
+class _Outline:
+    """A shape and its centre and radius: (x, y, radius)."""
+
+    shape: str
+    place: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class _View:
+    """A picture, float[SIZE SIZE 3], with its ground and the light colour of patterns as here."""
+
+    pixels: np.ndarray
+    background: str
+    ground: np.ndarray
+    light: np.ndarray
+
+    @property
+    def snow(self) -> bool:
+        """Whether light parts of a pattern can hardly be told from the ground."""
+        return self.background == "snow"
+
+
 def recognise(image: np.ndarray) -> Reading:
     """Read a picture, uint8[SIZE SIZE 3]; raises ValueError for any other shape or type."""
     if image.shape != (SIZE, SIZE, 3) or image.dtype != np.uint8:
@@ -62,14 +86,10 @@ def recognise(image: np.ndarray) -> Reading:
             f"Expected an image uint8[{SIZE} {SIZE} 3], got {image.dtype}{list(image.shape)}; "
             f"resize it to {SIZE} × {SIZE} RGB and scale it to 0..255."
         )
-    pixels = image.astype(float)
-    background, ground, cast = _ground(pixels)
-    found = [
-        _identify(pixels, part, colour, background, ground, cast)
-        for part, colour in _parts(pixels, background, ground)
-    ]
+    view = _view(image.astype(float))
+    found = [_identify(view, part, colour) for part, colour in _parts(view)]
     kept = [item for item in found if item is not None]
-    return Reading(background, tuple(sorted(kept, key=lambda item: -int(item.mask.sum()))))
+    return Reading(view.background, tuple(sorted(kept, key=lambda item: -int(item.mask.sum()))))
 
 
 def matches(reading: Reading, items: Sequence[Mapping[str, str]]) -> list[dict[str, bool]]:
@@ -95,7 +115,8 @@ def matches(reading: Reading, items: Sequence[Mapping[str, str]]) -> list[dict[s
 
 def _distance(pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """From each pixel [... 3] to each colour [n 3]: float[... n]."""
-    return np.sqrt(((pixels[..., None, :] - colours) ** 2).sum(-1))
+    square = (pixels**2).sum(-1)[..., None] - 2 * pixels @ colours.T + (colours**2).sum(-1)
+    return np.sqrt(np.maximum(square, 0))
 
 
 def _off_line(pixels: np.ndarray, ground: np.ndarray) -> np.ndarray:
@@ -104,8 +125,8 @@ def _off_line(pixels: np.ndarray, ground: np.ndarray) -> np.ndarray:
     return np.sqrt(((pixels - shade[..., None] * ground) ** 2).sum(-1))
 
 
-def _ground(pixels: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
-    """The background that explains most pixels, its colour here, and here / nominal by channel."""
+def _view(pixels: np.ndarray) -> _View:
+    """The background that explains most pixels, those of the border above all."""
     weight = np.ones((SIZE, SIZE))
     weight[4:-4, 4:-4] = 0.25
     cost = {
@@ -113,108 +134,100 @@ def _ground(pixels: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
         for name, rgb in BACKGROUNDS.items()
     }
     name = min(cost, key=lambda key: cost[key])
-    ground = np.array(BACKGROUNDS[name], float)
+    ground, light = np.array(BACKGROUNDS[name], float), np.array(LIGHT)
     near = pixels[_off_line(pixels, ground) < 30]
-    if not len(near):
-        return name, ground, np.ones(3)
-    shade = np.where(_distance(near, np.stack((ground, 0.8 * ground))).argmin(-1), 0.8, 1.0)
-    cast = np.clip(np.median(near / (shade[:, None] * ground), axis=0), 0.85, 1.15)
-    return name, ground * cast, cast
+    if len(near):
+        shade = np.where(_distance(near, np.stack((ground, 0.8 * ground))).argmin(-1), 0.8, 1.0)
+        cast = np.clip(np.median(near / (shade[:, None] * ground), axis=0), 0.85, 1.15)
+        ground = ground * cast
+        if name == "snow":
+            light = np.minimum(light * cast, 255)
+    return _View(pixels, name, ground, light)
 
 
-def _parts(
-    pixels: np.ndarray, background: str, ground: np.ndarray
-) -> Iterator[tuple[np.ndarray, int]]:
+def _parts(view: _View) -> list[tuple[np.ndarray, int]]:
     """Connected foreground, one colour each: bool[SIZE SIZE] and the colour's index."""
-    pebbles = np.minimum(np.outer(_PEBBLES, ground), 255)
-    labels = np.concatenate(
-        (
-            _distance(pixels, np.concatenate((_PALETTE, [LIGHT]))),
-            _off_line(pixels, ground)[..., None],
-            _distance(pixels, pebbles),
-        ),
-        axis=-1,
-    ).argmin(-1)
+    pebbles = np.minimum(np.outer(_PEBBLES, view.ground), 255)
+    palette = _distance(view.pixels, np.concatenate((_PALETTE, [LIGHT], pebbles)))
+    ground = _off_line(view.pixels, view.ground)
+    labels = np.concatenate((palette, ground[..., None]), axis=-1).argmin(-1)
     light = len(_PALETTE)
-    if background == "snow":  # light stripes are snow here: bridge them
-        front = ndimage.binary_closing(labels < light, np.ones((11, 1), bool))
-    else:  # where stripes meet, colours between theirs may be the ground's
+    # Bridge light stripes where they are snow; elsewhere the blend of two stripes, often a grey.
+    if view.snow:
+        front = ndimage.binary_closing(labels < light, np.ones((11, 3), bool))
+    else:
         front = ndimage.binary_closing(labels <= light, np.ones((5, 3), bool))
-    components, count = ndimage.label(front, _BOX)
-    for index in range(1, count + 1):
-        part = components == index
-        if part.sum() < SMALLEST:
+    components, _ = ndimage.label(front, _BOX)
+    parts: list[tuple[np.ndarray, int]] = []
+    for index in np.flatnonzero(np.bincount(components.ravel()) >= SMALLEST):
+        if index == 0:
             continue
+        part = components == index
+        votes = np.bincount(labels[part], minlength=light)[:light]
         cores = {
-            colour: ndimage.binary_opening(part & (labels == colour), _BOX)
-            for colour in range(light)
+            int(colour): ndimage.binary_opening(part & (labels == colour), _BOX)
+            for colour in np.flatnonzero(votes >= 60)
         }
         sizes = {colour: int(core.sum()) for colour, core in cores.items()}
         main = [c for c, size in sizes.items() if size >= max(60, 0.2 * sum(sizes.values()))]
-        if not main:
-            votes = np.bincount(labels[part], minlength=light)[:light]
-            if votes.max() >= 0.2 * part.sum():
-                yield part, int(votes.argmax())
-            continue
-        apart = [ndimage.distance_transform_edt(~cores[colour]) for colour in main]
-        nearest = np.argmin(apart, axis=0)
-        for place, colour in enumerate(main):
-            yield part & (nearest == place), colour
+        if len(main) > 1:  # two objects that touch
+            apart = [ndimage.distance_transform_edt(~cores[colour]) for colour in main]
+            nearest = np.argmin(apart, axis=0)
+            parts += [(part & (nearest == place), colour) for place, colour in enumerate(main)]
+        elif votes.max() >= 0.1 * part.sum():
+            parts.append((part, int(votes.argmax())))
+    return _joined(view, parts) if view.snow else parts
 
 
-def _evidence(
-    pixels: np.ndarray,
-    part: np.ndarray,
-    own: np.ndarray,
-    background: str,
-    ground: np.ndarray,
-    light: np.ndarray,
-) -> np.ndarray:
+def _joined(view: _View, parts: list[tuple[np.ndarray, int]]) -> list[tuple[np.ndarray, int]]:
+    """`parts`, with the halves of one object that light stripes cut in two put together."""
+    for (one, colour), (other, same) in combinations(parts, 2):
+        if colour == same:
+            both = one | other
+            whole = _identify(view, both, colour)
+            if whole and whole.pattern == "striped" and whole.fit > 0.75:
+                rest = [(p, c) for p, c in parts if p is not one and p is not other]
+                return _joined(view, [*rest, (both, colour)])
+    return parts
+
+
+def _evidence(view: _View, part: np.ndarray, own: np.ndarray) -> np.ndarray:
     """How much of each pixel is the object's, 0 to 1: float[SIZE SIZE]."""
-    region = ndimage.binary_dilation(part, _BOX, iterations=8 if background == "snow" else 2)
-    off = _off_line(pixels, ground)
-    near = _distance(pixels, np.stack((own, light)))
-    share = off / (off + (near[..., 0] if background == "snow" else near.min(-1)) + 1e-6)
-    if background == "snow":  # light on snow is faint: judge it without the noise
-        smooth = ndimage.gaussian_filter(pixels, (1.0, 1.0, 0.0))
-        off = _off_line(smooth, ground)
-        near = _distance(smooth, light[None])[..., 0]
-        faint = np.clip(1.6 * off / (off + near + 1e-6) - 0.3, 0, 1)
-        share = np.maximum(share, np.where(near < 30, faint, 0))
+    off = _off_line(view.pixels, view.ground)
+    near = _distance(view.pixels, np.stack((own, view.light)))
+    share = off / (off + (near[..., 0] if view.snow else near.min(-1)) + 1e-6)
+    if view.snow:  # light on snow is faint: judge it without the noise
+        smooth = ndimage.gaussian_filter(view.pixels, (1.0, 1.0, 0.0))
+        off = _off_line(smooth, view.ground)
+        light = _distance(smooth, view.light[None])[..., 0]
+        faint = np.clip(1.6 * off / (off + light + 1e-6) - 0.3, 0, 1)
+        share = np.maximum(share, np.where(light < 30, faint, 0))
+    region = ndimage.binary_dilation(part, _BOX, iterations=8 if view.snow else 2)
     return ndimage.grey_closing(share * region, (3, 3))
 
 
-def _identify(
-    pixels: np.ndarray,
-    part: np.ndarray,
-    colour: int,
-    background: str,
-    ground: np.ndarray,
-    cast: np.ndarray,
-) -> Found | None:
-    own_pixels = part & (_distance(pixels, _PALETTE[colour][None])[..., 0] < 60)
-    inner = own_pixels & ndimage.binary_erosion(own_pixels, _BOX)
-    chosen = inner if inner.sum() >= 20 else own_pixels if own_pixels.any() else part
-    own = np.median(pixels[chosen], axis=0)
-    light = np.minimum(np.array(LIGHT) * cast, 255) if background == "snow" else np.array(LIGHT)
-    share = _evidence(pixels, part, own, background, ground, light)
+def _identify(view: _View, part: np.ndarray, colour: int) -> Found | None:
+    mine = part & (_distance(view.pixels, _PALETTE[colour][None])[..., 0] < 60)
+    inner = ndimage.binary_erosion(mine, _BOX)
+    chosen = inner if inner.sum() >= 20 else mine if mine.any() else part
+    own = np.median(view.pixels[chosen], axis=0)
+    share = _evidence(view, part, own)
     solid = _solid(share > 0.5, part)
     if solid.sum() < SMALLEST:
         return None
-    share = np.where(ndimage.binary_dilation(solid, _BOX), np.maximum(share, 0), 0)
-    shape, x, y, radius, value = _best_outline(share)
-    if background == "snow":
-        near = _distance(pixels, np.stack((own, ground)))
-        seen = near[..., 1] / (near.sum(-1) + 1e-6) * ndimage.binary_dilation(part, _BOX, iterations=2)
-        striped = _best_outline(seen, striped=True)
-        if striped[-1] > value:
-            shape, x, y, radius, _ = striped
-            hidden = (_coverage(shape, x, y, radius) > 0.5) & (near.argmin(-1) == 1)
-            solid = _solid((seen > 0.5) | hidden, part)
-    outline = _coverage(shape, x, y, radius) > 0.5
-    fit = float((solid & outline).sum() / (solid | outline).sum())
-    pattern = _pattern(pixels, _coverage(shape, x, y, radius), x, y, own, light)
-    return Found(shape, list(COLOURS)[colour], pattern, x, y, radius, fit, solid)
+    outline, soft = _best_outline(np.where(ndimage.binary_dilation(solid, _BOX), share, 0))
+    cover = _coverage(outline) > 0.5
+    fit = float((solid & cover).sum() / (solid | cover).sum())
+    if view.snow:
+        near = _distance(view.pixels, np.stack((own, view.ground)))
+        seen = near[..., 1] / (near.sum(-1) + 1e-6)
+        seen *= ndimage.binary_dilation(part, _BOX, iterations=3)
+        striped, fit_seen = _best_outline(seen, striped=True)
+        if fit_seen > soft:
+            outline, fit, cover = striped, fit_seen, _coverage(striped) > 0.5
+            solid = _solid((seen > 0.5) | cover & (near.argmin(-1) == 1), part)
+    pattern = _pattern(view, outline, own)
+    return Found(outline.shape, list(COLOURS)[colour], pattern, *outline.place, fit, solid)
 
 
 def _solid(mask: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -238,8 +251,9 @@ def _units() -> dict[str, np.ndarray]:
     return {i.shape: np.asarray(scenes.item_mask(i), np.float32) / 255 for i in items}
 
 
-def _coverage(shape: str, x: float, y: float, radius: float) -> np.ndarray:
-    return _sample(_units()[shape], np.arange(SIZE), np.arange(SIZE), x, y, radius)
+def _coverage(outline: _Outline) -> np.ndarray:
+    everywhere = np.arange(SIZE)
+    return _sample(_units()[outline.shape], everywhere, everywhere, *outline.place)
 
 
 def _sample(
@@ -251,10 +265,8 @@ def _sample(
     return unit[down[:, None], across]
 
 
-def _best_outline(
-    share: np.ndarray, striped: bool = False
-) -> tuple[str, float, float, float, float]:
-    """Shape, centre and radius whose outline covers `share` best, and its soft IoU.
+def _best_outline(share: np.ndarray, striped: bool = False) -> tuple[_Outline, float]:
+    """The outline that covers `share`, float[SIZE SIZE] in 0 to 1, best, and its soft IoU.
 
     With `striped`, `share` is compared with what light stripes leave of the outline.
     """
@@ -307,7 +319,7 @@ def _best_outline(
                             value, place, improved = tried, new, True
         best[shape] = (value, place)
     shape = max(best, key=lambda name: best[name][0])
-    return shape, *best[shape][1], best[shape][0]
+    return _Outline(shape, best[shape][1]), best[shape][0]
 
 
 def _stripes(down: np.ndarray) -> np.ndarray:
@@ -315,13 +327,12 @@ def _stripes(down: np.ndarray) -> np.ndarray:
     return np.clip(3.5 - np.abs(down - 12 * np.round(down / 12)), 0, 1)
 
 
-def _pattern(
-    pixels: np.ndarray, cover: np.ndarray, x: float, y: float, own: np.ndarray, light: np.ndarray
-) -> str:
+def _pattern(view: _View, outline: _Outline, own: np.ndarray) -> str:
     """The pattern whose light parts lie most like those inside the outline."""
-    span = light - own
-    inside = cover > 0.6
-    lit = np.clip((pixels[inside] - own) @ span / (span @ span), 0, 1)
+    x, y, _ = outline.place
+    span = view.light - own
+    inside = _coverage(outline) > 0.6
+    lit = np.clip((view.pixels[inside] - own) @ span / (span @ span), 0, 1)
     down, across = _YS[inside] - y, _XS[inside] - x
 
     def error(pattern: str, dx: int, dy: int) -> float:
@@ -336,7 +347,7 @@ def _pattern(
 
     shifts = range(-2, 3)
     errors = {
-        "plain": float((lit**2).mean()),
+        "plain": 1.5 * float((lit**2).mean()),  # the least when it is right, by far
         "striped": min(error("striped", 0, dy) for dy in shifts),
         "dotted": min(error("dotted", dx, dy) for dx in shifts for dy in shifts),
     }

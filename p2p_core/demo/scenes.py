@@ -1,9 +1,9 @@
 """The demo world: scenes as values, their pictures and their captions.
 
-A scene is one or two coloured, patterned shapes on a ground that has features no caption ever mentions (a horizon,
-pebbles). Captions leave most things out, as captions do, so changing a word and nothing else changes the whole
-picture of an uncontrolled model. Because the renderer is ours, every edit has a true answer: the same scene with
-that one thing changed.
+A scene is one or two coloured, patterned shapes on a ground that has features no caption ever
+mentions (a horizon, pebbles). Captions leave most things out, as captions do, so changing a word
+and nothing else changes the whole picture of an uncontrolled model. Because the renderer is ours,
+every edit has a true answer: the same scene with that one thing changed.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture as a value. `pebbles` are (x, y, radius, shade) and `horizon` is (height, slope): never captioned."""
+    """A picture as a value. `pebbles` are (x, y, radius, shade) and `horizon` is (height, slope):
+    never captioned.
+    """
 
     items: tuple[Item, ...]
     background: str
@@ -126,7 +128,20 @@ def _heart() -> list[tuple[float, float]]:
 
 def _cross() -> list[tuple[float, float]]:
     a, b = 1.0, 0.36
-    return [(-b, -a), (b, -a), (b, -b), (a, -b), (a, b), (b, b), (b, a), (-b, a), (-b, b), (-a, b), (-a, -b), (-b, -b)]
+    return [
+        (-b, -a),
+        (b, -a),
+        (b, -b),
+        (a, -b),
+        (a, b),
+        (b, b),
+        (b, a),
+        (-b, a),
+        (-b, b),
+        (-a, b),
+        (-a, -b),
+        (-b, -b),
+    ]
 
 
 _OUTLINES: dict[str, list[tuple[float, float]]] = {
@@ -140,7 +155,9 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {
 
 @lru_cache(maxsize=4096)
 def item_mask(item: Item) -> Image.Image:
-    """Coverage of the item's outline, pattern ignored: a mode-"L" picture, SIZE × SIZE, anti-aliased."""
+    """Coverage of the item's outline, pattern ignored: a mode-"L" picture, SIZE × SIZE,
+    anti-aliased.
+    """
     return _outline(item).resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
@@ -174,7 +191,10 @@ def _pattern_mask(item: Item, mask: Image.Image) -> Image.Image:
     count = int(reach // pitch) + 1
     for i in range(-count, count + 1):
         if item.pattern == "striped":
-            draw.rectangle((x - reach, y + i * pitch - pitch // 4, x + reach, y + i * pitch + pitch // 4), fill=255)
+            draw.rectangle(
+                (x - reach, y + i * pitch - pitch // 4, x + reach, y + i * pitch + pitch // 4),
+                fill=255,
+            )
         else:
             for j in range(-count, count + 1):
                 cx, cy, r = x + (i + 0.5 * (j % 2)) * pitch * 1.1, y + j * pitch, 3.2 * s
@@ -194,8 +214,13 @@ def render(scene: Scene) -> np.ndarray:
     image = Image.new("RGB", (SIZE * s, SIZE * s), ground)
     draw = ImageDraw.Draw(image)
     height, slope = scene.horizon
-    edge = [(-8 * s, (height - slope * (SIZE / 2 + 8)) * s), ((SIZE + 8) * s, (height + slope * (SIZE / 2 + 8)) * s)]
-    draw.polygon([*edge, ((SIZE + 8) * s, 2 * SIZE * s), (-8 * s, 2 * SIZE * s)], fill=_shade(ground, 0.8))
+    edge = [
+        (-8 * s, (height - slope * (SIZE / 2 + 8)) * s),
+        ((SIZE + 8) * s, (height + slope * (SIZE / 2 + 8)) * s),
+    ]
+    draw.polygon(
+        [*edge, ((SIZE + 8) * s, 2 * SIZE * s), (-8 * s, 2 * SIZE * s)], fill=_shade(ground, 0.8)
+    )
     for x, y, radius, shade in scene.pebbles:
         box = ((x - radius) * s, (y - radius) * s, (x + radius) * s, (y + radius) * s)
         draw.ellipse(box, fill=_shade(ground, shade))
@@ -228,7 +253,11 @@ def sample_scene(rng: random.Random) -> Scene:
             y=rng.uniform(margin, SIZE - margin),
             radius=radius,
         )
-        if items and math.dist((item.x, item.y), (items[0].x, items[0].y)) < 1.15 * (radius + items[0].radius) + 3:
+        if (
+            items
+            and math.dist((item.x, item.y), (items[0].x, items[0].y))
+            < 1.15 * (radius + items[0].radius) + 3
+        ):
             if rng.random() < 0.05:
                 items.clear()
             continue
@@ -248,8 +277,9 @@ def is_visible(colour: str, background: str) -> bool:
 
 
 def is_held_out(shape: str, colour: str, background: str) -> bool:
-    """One in eight combinations of shape, colour and ground: kept from training, so that evaluation asks for what the
-    model never saw together."""
+    """One in eight combinations of shape, colour and ground: kept from training, so that evaluation
+    asks for what the model never saw together.
+    """
     return zlib.crc32(f"{shape} {colour} {background}".encode()) % 8 == 0
 
 
@@ -266,7 +296,9 @@ def _noun_phrase(item: Item, rng: random.Random, sizes: bool = True) -> str:
     words: list[str] = []
     if sizes and item.size and rng.random() < 0.35:
         words.append(_word(item.size, rng))
-    if item.pattern != "plain" and rng.random() < 0.9 or item.pattern == "plain" and rng.random() < 0.2:
+    if (item.pattern != "plain" and rng.random() < 0.9) or (
+        item.pattern == "plain" and rng.random() < 0.2
+    ):
         words.append(_word(item.pattern, rng))
     if rng.random() < 0.92:
         words.append(item.colour)

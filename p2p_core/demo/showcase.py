@@ -44,12 +44,16 @@ class Pair:
 
 def _shape(colour: str, shape: str, other: str, ground: str) -> Pair:
     article = "an" if colour[0] in "aeiou" else "a"
-    return Pair(f"{article} {colour} {shape} {ground}", shape, other, ({"colour": colour, "shape": other},))
+    return Pair(
+        f"{article} {colour} {shape} {ground}", shape, other, ({"colour": colour, "shape": other},)
+    )
 
 
 def _colour(colour: str, other: str, shape: str, ground: str) -> Pair:
     article = "an" if colour[0] in "aeiou" else "a"
-    return Pair(f"{article} {colour} {shape} {ground}", colour, other, ({"colour": other, "shape": shape},))
+    return Pair(
+        f"{article} {colour} {shape} {ground}", colour, other, ({"colour": other, "shape": shape},)
+    )
 
 
 PAIRS: dict[str, tuple[Pair, ...]] = {
@@ -86,7 +90,9 @@ def background_psnr(a: np.ndarray, b: np.ndarray, readings: Sequence[Reading]) -
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
-def run_pair(server: Server, workflow: Mapping[str, Any], pair: Pair, seeds: int, seed: int) -> dict[str, list[Any]]:
+def run_pair(
+    server: Server, workflow: Mapping[str, Any], pair: Pair, seeds: int, seed: int
+) -> dict[str, list[Any]]:
     """Pictures of each variant, uint8[128 128 3], `seeds` of each."""
     prompt = to_prompt(workflow, server.get("/object_info"))
     by_type(prompt, "P2P_WordSwap").update(words=pair.words, replacement=pair.replacement)
@@ -99,11 +105,15 @@ def run_pair(server: Server, workflow: Mapping[str, Any], pair: Pair, seeds: int
     for node, output in outputs.items():
         variant = prompt[node]["inputs"].get("filename_prefix", "").removeprefix("p2p_")
         if variant in VARIANTS:
-            pictures[variant] = [np.asarray(image.convert("RGB")) for image in server.images({node: output})]
+            pictures[variant] = [
+                np.asarray(image.convert("RGB")) for image in server.images({node: output})
+            ]
     return pictures
 
 
-def measure(pictures: Mapping[str, Sequence[np.ndarray]], pair: Pair) -> dict[str, list[tuple[float, float]]]:
+def measure(
+    pictures: Mapping[str, Sequence[np.ndarray]], pair: Pair
+) -> dict[str, list[tuple[float, float]]]:
     """For re-prompting and for Prompt-to-Prompt, an (edit success, background PSNR) for each seed."""
     results: dict[str, list[tuple[float, float]]] = {"reprompt": [], "p2p": []}
     for n, source in enumerate(pictures["source"]):
@@ -118,7 +128,9 @@ def measure(pictures: Mapping[str, Sequence[np.ndarray]], pair: Pair) -> dict[st
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("output/demo"))
     parser.add_argument("--seeds", type=int, default=5, help="seeds a pair of prompts")
     parser.add_argument("--seed", type=int, default=0)
@@ -133,18 +145,26 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "report.json").write_text(json.dumps({"host": host.version, **report}, indent=2) + "\n")
+    (options.out / "report.json").write_text(
+        json.dumps({"host": host.version, **report}, indent=2) + "\n"
+    )
     sheet.save(options.out / "word_swap.png")
-    sys.stdout.write(json.dumps(report, indent=2) + f"\nPictures: {options.out / 'word_swap.png'}\n")
+    sys.stdout.write(
+        json.dumps(report, indent=2) + f"\nPictures: {options.out / 'word_swap.png'}\n"
+    )
     return 0
 
 
-def showcase(server: Server, workflow: Mapping[str, Any], seeds: int, seed: int) -> tuple[dict[str, Any], Any]:
+def showcase(
+    server: Server, workflow: Mapping[str, Any], seeds: int, seed: int
+) -> tuple[dict[str, Any], Any]:
     """Run every pair: (report, contact sheet)."""
     report: dict[str, Any] = {"pairs": seeds * sum(len(pairs) for pairs in PAIRS.values())}
     images: list[np.ndarray] = []
     captions: list[str] = []
-    with tqdm(total=sum(len(pairs) for pairs in PAIRS.values()), desc="word swaps", unit="prompt") as bar:
+    with tqdm(
+        total=sum(len(pairs) for pairs in PAIRS.values()), desc="word swaps", unit="prompt"
+    ) as bar:
         for kind, pairs in PAIRS.items():
             collected: dict[str, list[tuple[float, float]]] = {"reprompt": [], "p2p": []}
             for n, pair in enumerate(pairs):

@@ -1,10 +1,12 @@
-"""Train the demo model: autoencoder, then UNet and text encoder together, then one SD1.x-style file.
+"""Train the demo model: autoencoder, then UNet and text encoder together, then one SD1.x-style
+file.
 
     python -m p2p_core.demo.train            # all stages, resuming where an earlier run stopped
     python -m p2p_core.demo.train --stage autoencoder --steps 200 --out /tmp/try
 
-Runs on a GPU if there is one. Every stage keeps its state under `--out`; the same seed gives the same weights on the
-same machine. Needs `pip install .[train]` (diffusers, transformers, open-clip-torch for CLIP's BPE).
+Runs on a GPU if there is one. Every stage keeps its state under `--out`; the same seed gives the
+same weights on the same machine. Needs `pip install .[train]` (diffusers, transformers,
+open-clip-torch for CLIP's BPE).
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ log = logging.getLogger("p2p.train")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LATENT_STD = 0.5
-"""Standard deviation of each latent channel as the UNet sees it. Below 1, so that SD1's terminal noise, which is not
-quite all noise, drowns the mean of a flat background too."""
+"""Standard deviation of each latent channel as the UNet sees it. Below 1, so that SD1's terminal
+noise, which is not quite all noise, drowns the mean of a flat background too.
+"""
 TOKENS = CONFIG["text"]["tokens"]
 START, END = CONFIG["text"]["vocabulary"] - 2, CONFIG["text"]["vocabulary"] - 1
 SHEET_PROMPTS = (
@@ -110,7 +113,9 @@ def build_text_encoder(vocabulary: int) -> CLIPTextModel:
 
 
 class Captions:
-    """Captions to token ids. Training uses only the rows of CLIP's vocabulary that captions can ever contain."""
+    """Captions to token ids. Training uses only the rows of CLIP's vocabulary that captions can
+    ever contain.
+    """
 
     def __init__(self) -> None:
         self._bpe = SimpleTokenizer()
@@ -145,7 +150,9 @@ def signal_and_noise() -> tuple[Tensor, Tensor]:
 
 def render_batch(scenes: list[Scene]) -> Tensor:
     """uint8[scenes 3 SIZE SIZE]"""
-    return torch.from_numpy(rearrange(np.stack([render(s) for s in scenes]), "n h w c -> n c h w").copy())
+    return torch.from_numpy(
+        rearrange(np.stack([render(s) for s in scenes]), "n h w c -> n c h w").copy()
+    )
 
 
 def to_model(images: Tensor) -> Tensor:
@@ -169,7 +176,13 @@ def save_sheet(images: Tensor, path: Path, columns: int = 8) -> None:
 class Stage:
     """A training loop's state on disk: one file, written whole, read when the run is started again."""
 
-    def __init__(self, path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, extra: nn.Module | None = None):
+    def __init__(
+        self,
+        path: Path,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        extra: nn.Module | None = None,
+    ):
         self.path, self.model, self.optimiser, self.extra = path, model, optimiser, extra
         self.step = 0
         if path.exists():
@@ -208,7 +221,9 @@ class Stage:
 
 
 def train_autoencoder(out: Path, steps: int, seed: int) -> AutoencoderKL:
-    """Reconstruction on 64-pixel crops, half of them on an object; the last eighth of the steps on whole pictures."""
+    """Reconstruction on 64-pixel crops, half of them on an object; the last eighth of the steps on
+    whole pictures.
+    """
     torch.manual_seed(seed)
     model = build_autoencoder().to(DEVICE, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -217,17 +232,30 @@ def train_autoencoder(out: Path, steps: int, seed: int) -> AutoencoderKL:
         return model.eval()
     rng = random.Random(seed)
     scenes = [sample_scene(rng) for _ in tqdm(range(6000), desc="scenes")]
-    images = torch.cat([render_batch(scenes[i : i + 500]) for i in tqdm(range(0, 6000, 500), desc="rendering")])
-    held_out = to_model(render_batch([sample_scene(random.Random(f"held out {i}")) for i in range(32)]))
+    images = torch.cat(
+        [render_batch(scenes[i : i + 500]) for i in tqdm(range(0, 6000, 500), desc="rendering")]
+    )
+    held_out = to_model(
+        render_batch([sample_scene(random.Random(f"held out {i}")) for i in range(32)])
+    )
     for step in stage.run(steps, peak=1.5e-3, every=100):
         draw = random.Random(seed * 1_000_000 + step)
         whole = step >= steps * 7 // 8
-        batch = to_model(_crops(images, scenes, draw, count=8 if whole else 32, size=SIZE if whole else 64))
+        batch = to_model(
+            _crops(images, scenes, draw, count=8 if whole else 32, size=SIZE if whole else 64)
+        )
         with torch.autocast(DEVICE.type, torch.bfloat16):
-            posterior = model.encode(batch.contiguous(memory_format=torch.channels_last)).latent_dist
+            posterior = model.encode(
+                batch.contiguous(memory_format=torch.channels_last)
+            ).latent_dist
             decoded = model.decode(posterior.sample()).sample
         error = decoded.float() - batch
-        kl = 0.5 * (posterior.mean.float().pow(2) + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        kl = (
+            0.5
+            * (
+                posterior.mean.float().pow(2) + posterior.var.float() - 1 - posterior.logvar.float()
+            ).mean()
+        )
         loss = error.pow(2).mean() + 0.1 * error.abs().mean() + 2e-4 * kl
         optimiser.zero_grad()
         loss.backward()
@@ -236,12 +264,20 @@ def train_autoencoder(out: Path, steps: int, seed: int) -> AutoencoderKL:
         if (step + 1) % 100 == 0:
             with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16):
                 again = model.decode(model.encode(held_out).latent_dist.mean).sample.float()
-            log.info("autoencoder %d: loss %.5f, kl %.2f, held-out PSNR %.2f dB", step + 1, loss, kl, psnr(again, held_out))
+            log.info(
+                "autoencoder %d: loss %.5f, kl %.2f, held-out PSNR %.2f dB",
+                step + 1,
+                loss,
+                kl,
+                psnr(again, held_out),
+            )
             save_sheet(torch.cat([held_out[:8], again[:8]]), out / "autoencoder.png")
     return model.eval()
 
 
-def _crops(images: Tensor, scenes: list[Scene], draw: random.Random, count: int, size: int) -> Tensor:
+def _crops(
+    images: Tensor, scenes: list[Scene], draw: random.Random, count: int, size: int
+) -> Tensor:
     crops: list[Tensor] = []
     for _ in range(count):
         i = draw.randrange(len(scenes))
@@ -254,8 +290,12 @@ def _crops(images: Tensor, scenes: list[Scene], draw: random.Random, count: int,
     return torch.stack(crops)
 
 
-def encode_scenes(model: AutoencoderKL, out: Path, count: int, seed: int) -> tuple[list[Scene], Tensor, Tensor]:
-    """Scenes and their latents: (scenes, latents[scenes 4 h w] normalised, statistics[2 4] = mean and std)."""
+def encode_scenes(
+    model: AutoencoderKL, out: Path, count: int, seed: int
+) -> tuple[list[Scene], Tensor, Tensor]:
+    """Scenes and their latents: (scenes, latents[scenes 4 h w] normalised, statistics[2 4] = mean
+    and std).
+    """
     rng = random.Random(f"diffusion {seed}")
     scenes = [sample_scene(rng) for _ in range(count)]
     cache = out / "latents.safetensors"
@@ -263,7 +303,9 @@ def encode_scenes(model: AutoencoderKL, out: Path, count: int, seed: int) -> tup
         latents: list[Tensor] = []
         with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16):
             for i in tqdm(range(0, count, 50), desc="latents", mininterval=5):
-                batch = to_model(render_batch(scenes[i : i + 50])).contiguous(memory_format=torch.channels_last)
+                batch = to_model(render_batch(scenes[i : i + 50])).contiguous(
+                    memory_format=torch.channels_last
+                )
                 latents.append(model.encode(batch).latent_dist.mean.float().cpu())
         save_file({"latents": torch.cat(latents).contiguous()}, cache)
     raw = load_file(cache)["latents"]
@@ -293,7 +335,9 @@ class Generator(nn.Module):
         return self.unet(x, t, self.text(ids).last_hidden_state).sample
 
 
-def train_generator(out: Path, autoencoder: AutoencoderKL, steps: int, seed: int, batch: int, scenes: int) -> None:
+def train_generator(
+    out: Path, autoencoder: AutoencoderKL, steps: int, seed: int, batch: int, scenes: int
+) -> None:
     """v-prediction on SD1's schedule; one caption in ten is empty, for classifier-free guidance."""
     captions = Captions()
     torch.manual_seed(seed + 1)
@@ -313,9 +357,14 @@ def train_generator(out: Path, autoencoder: AutoencoderKL, steps: int, seed: int
     for step in stage.run(steps, peak=1e-3, every=500):
         draw = random.Random(seed * 1_000_000 + step)
         picks = [draw.choice(seen) for _ in range(batch)]
-        ids = captions([caption(pool[i], draw) if draw.random() > 0.1 else "" for i in picks]).to(DEVICE)
+        ids = captions([caption(pool[i], draw) if draw.random() > 0.1 else "" for i in picks]).to(
+            DEVICE
+        )
         x0 = latents[picks].to(DEVICE)
-        t = (torch.arange(batch, device=DEVICE) * (1000 / batch) + torch.rand(batch, device=DEVICE) * 1000 / batch).long()
+        t = (
+            torch.arange(batch, device=DEVICE) * (1000 / batch)
+            + torch.rand(batch, device=DEVICE) * 1000 / batch
+        ).long()
         a, s = signal[t, None, None, None], noise_level[t, None, None, None]
         noise = torch.randn_like(x0)
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
@@ -329,23 +378,40 @@ def train_generator(out: Path, autoencoder: AutoencoderKL, steps: int, seed: int
         losses.append(loss.item())
         if (step + 1) % 250 == 0:
             seconds = (time.monotonic() - started) / len(losses)
-            log.info("generator %d: loss %.5f, %.3f s a step", step + 1, sum(losses[-250:]) / 250, seconds)
+            log.info(
+                "generator %d: loss %.5f, %.3f s a step",
+                step + 1,
+                sum(losses[-250:]) / 250,
+                seconds,
+            )
         if (step + 1) % 1000 == 0 or step + 1 == steps:
-            sample = sample_latents(average.module, captions(list(SHEET_PROMPTS)), captions([""]), guidance=3.0)
+            sample = sample_latents(
+                average.module, captions(list(SHEET_PROMPTS)), captions([""]), guidance=3.0
+            )
             save_sheet(_decode(autoencoder, sample, statistics), out / "generator.png", columns=6)
     export(out, autoencoder, average.module, captions, statistics)
 
 
 @torch.inference_mode()
-def sample_latents(model: nn.Module, ids: Tensor, empty: Tensor, guidance: float, steps: int = 30) -> Tensor:
+def sample_latents(
+    model: nn.Module, ids: Tensor, empty: Tensor, guidance: float, steps: int = 30
+) -> Tensor:
     """Plain DDIM from seed 0, to look at a model while it trains: float[prompts 4 h w]."""
     signal, noise_level = signal_and_noise()
     times = torch.linspace(999, 0, steps + 1).round().long()
     side = SIZE // 8
-    x = torch.randn(len(ids), CONFIG["autoencoder"]["latent_channels"], side, side, generator=torch.manual_seed(0))
+    x = torch.randn(
+        len(ids),
+        CONFIG["autoencoder"]["latent_channels"],
+        side,
+        side,
+        generator=torch.manual_seed(0),
+    )
     x, both = x.to(DEVICE), torch.cat([ids, empty.expand_as(ids)]).to(DEVICE)
     for now, after in zip(times[:-1], times[1:], strict=True):
-        v, v_empty = model(torch.cat([x, x]), now.expand(len(both)).to(DEVICE), both).float().chunk(2)
+        v, v_empty = (
+            model(torch.cat([x, x]), now.expand(len(both)).to(DEVICE), both).float().chunk(2)
+        )
         v = v_empty + guidance * (v - v_empty)
         x0, noise = signal[now] * x - noise_level[now] * v, noise_level[now] * x + signal[now] * v
         x = signal[after] * x0 + noise_level[after] * noise
@@ -357,14 +423,20 @@ def _decode(autoencoder: AutoencoderKL, latents: Tensor, statistics: Tensor) -> 
     return autoencoder.decode(_restore(latents, statistics)).sample.float()
 
 
-def export(out: Path, autoencoder: AutoencoderKL, model: nn.Module, captions: Captions, statistics: Tensor) -> None:
-    """Write the checkpoint: SD1.x names, fp16, latent normalisation folded into the autoencoder's 1×1 convolutions."""
+def export(
+    out: Path, autoencoder: AutoencoderKL, model: nn.Module, captions: Captions, statistics: Tensor
+) -> None:
+    """Write the checkpoint: SD1.x names, fp16, latent normalisation folded into the autoencoder's
+    1×1 convolutions.
+    """
     unet, text = model.unet.state_dict(), model.text.state_dict()
     vae = {k: v.float() for k, v in autoencoder.state_dict().items()}
     _fold_normalisation(vae, statistics)
     embedding = next(k for k in text if k.endswith("token_embedding.weight"))
     full = torch.zeros(CONFIG["text"]["vocabulary"], CONFIG["text"]["width"])
-    full[captions.used] = text[embedding].float().cpu()  # a word no caption has is a zero, not a random vector
+    full[captions.used] = (
+        text[embedding].float().cpu()
+    )  # a word no caption has is a zero, not a random vector
     text = {k: v for k, v in text.items() if not k.endswith("position_ids")} | {embedding: full}
     names = checkpoint_names(list(unet), list(vae), list(text))
     weights: dict[str, Tensor] = {}
@@ -372,14 +444,18 @@ def export(out: Path, autoencoder: AutoencoderKL, model: nn.Module, captions: Ca
         for name, value in state.items():
             weights[names[part][name]] = value.half().cpu().contiguous()
             if ".attentions." in name and part == "autoencoder" and value.ndim == 2:
-                weights[names[part][name]] = weights[names[part][name]][:, :, None, None].contiguous()
+                weights[names[part][name]] = weights[names[part][name]][
+                    :, :, None, None
+                ].contiguous()
     path = out / WEIGHTS.name
     save_file(weights, path, metadata={"p2p_demo": json.dumps(CONFIG)})
     log.info("wrote %s, %.1f MB", path, path.stat().st_size / 1e6)
 
 
 def _fold_normalisation(vae: dict[str, Tensor], statistics: Tensor) -> None:
-    """Scale and shift the latents so that `latent_scale` × latent has mean 0 and standard deviation `LATENT_STD`."""
+    """Scale and shift the latents so that `latent_scale` × latent has mean 0 and standard deviation
+    `LATENT_STD`.
+    """
     mean, std = statistics.double().to(vae["quant_conv.weight"].device)
     scale = LATENT_STD / CONFIG["latent_scale"] / std
     channels = len(mean)
@@ -394,11 +470,15 @@ def _fold_normalisation(vae: dict[str, Tensor], statistics: Tensor) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("output/train"), help="where checkpoints and sheets go")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("output/train"), help="where checkpoints and sheets go"
+    )
     parser.add_argument("--stage", choices=("all", "autoencoder"), default="all")
     parser.add_argument("--autoencoder-steps", type=int, default=2000)
-    parser.add_argument("--generator-steps", type=int, default=9000)
+    parser.add_argument("--generator-steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--scenes", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -408,7 +488,12 @@ def main() -> None:
     autoencoder = train_autoencoder(options.out, options.autoencoder_steps, options.seed)
     if options.stage == "all":
         train_generator(
-            options.out, autoencoder, options.generator_steps, options.seed, options.batch, options.scenes
+            options.out,
+            autoencoder,
+            options.generator_steps,
+            options.seed,
+            options.batch,
+            options.scenes,
         )
 
 

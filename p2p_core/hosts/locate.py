@@ -3,6 +3,8 @@
     python -m p2p_core.hosts.locate                  # a line each: version, path
     python -m p2p_core.hosts.locate --requirements   # their requirements files
     python -m p2p_core.hosts.locate --clone          # and get one first if there is none
+
+It needs nothing but Python itself, so that it can say what to install.
 """
 
 from __future__ import annotations

@@ -296,6 +296,11 @@ def _execution_error(messages: Sequence[tuple[str, dict[str, Any]]]) -> str:
     return "the host gives no reason"
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Run ComfyUI with this pack until Ctrl-C.")
@@ -305,9 +310,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         host = find_hosts()[0]
-        sys.stdout.write(f"Starting ComfyUI {host.version} ({host.path})\n")
+        _say(f"Starting ComfyUI {host.version} ({host.path})")
         with Server(host, port=options.port, base=options.base, echo=True) as server:
-            sys.stdout.write(f"\nPrompt-to-Prompt is in ComfyUI at {server.url} (Ctrl-C ends it)\n")
+            _say(f"Prompt-to-Prompt is in ComfyUI at {server.url} (Ctrl-C ends it)")
             return server.wait()
     except KeyboardInterrupt:
         return 0

@@ -9,7 +9,9 @@ WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 NOTES = frozenset({"Note", "MarkdownNote"})
 
 
-def to_prompt(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def to_prompt(
+    workflow: Mapping[str, Any], object_info: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
     """The API form of a canvas workflow; `object_info` is what the server says of its nodes.
 
     Raises `ValueError` for a node that the server does not have, and for muted or bypassed nodes.
@@ -24,7 +26,9 @@ def to_prompt(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> di
                 f"Expected nodes that the server has, got {node['type']!r}. Install the pack that brings it."
             )
         if node.get("mode", 0) != 0:
-            raise ValueError(f"Expected active nodes only, got a muted or bypassed {node['type']!r}. Activate it.")
+            raise ValueError(
+                f"Expected active nodes only, got a muted or bypassed {node['type']!r}. Activate it."
+            )
         inputs = dict(_widget_values(node, object_info[node["type"]]["input"]))
         for socket in node.get("inputs", []):
             if socket.get("link") is not None:
@@ -44,8 +48,12 @@ def _widget_values(node: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterat
 
 
 def by_type(prompt: Mapping[str, Mapping[str, Any]], class_type: str) -> dict[str, Any]:
-    """The inputs of the one node of this type, to be changed in place. Raises `ValueError` if there is not one."""
+    """The inputs of the one node of this type, to be changed in place. Raises `ValueError` if there
+    is not one.
+    """
     found = [node["inputs"] for node in prompt.values() if node["class_type"] == class_type]
     if len(found) != 1:
-        raise ValueError(f"Expected one {class_type} in the workflow, got {len(found)}. Use the workflow as it ships.")
+        raise ValueError(
+            f"Expected one {class_type} in the workflow, got {len(found)}. Use the workflow as it ships."
+        )
     return found[0]

@@ -1,4 +1,6 @@
-"""The value-side algebra against an explicit softmax, written here from the paper's definitions, in float64."""
+"""The value-side algebra against an explicit softmax, written here from the paper's definitions, in
+float64.
+"""
 
 import itertools
 
@@ -50,7 +52,9 @@ def random_pair(tokens, seed, keep=True):
 
 
 def no_edit(tokens):
-    return Pair(torch.zeros(tokens, tokens, dtype=torch.float64), torch.ones(tokens, dtype=torch.float64))
+    return Pair(
+        torch.zeros(tokens, tokens, dtype=torch.float64), torch.ones(tokens, dtype=torch.float64)
+    )
 
 
 def oracle(q, k, v, edits):
@@ -77,7 +81,11 @@ def test_edited_attention_equals_explicit_maps(tokens, layout, form):
     q, k, v = tensors(rows, tokens)
     cross = CrossEdit.of(edits, rows, torch.device("cpu"))
     assert cross is not None
-    result = cross.attend(fused, q, k, v) if form == "attend" else cross.adjust(fused(q, k, v), fused, q, k, v)
+    result = (
+        cross.attend(fused, q, k, v)
+        if form == "attend"
+        else cross.adjust(fused(q, k, v), fused, q, k, v)
+    )
     expected = oracle(q, k, v, edits)
     assert (result - expected).abs().max() <= 1e-10 * expected.abs().max()
 
@@ -115,7 +123,11 @@ def test_tiled_pair_edits_repeated_prompts_as_the_pair_edits_the_prompts(source,
     q, k, v = tensors(2, 6)
     inject = torch.randn(source_tokens, edited_tokens, generator=generator, dtype=torch.float64)
     pair = Pair(inject, torch.randn(edited_tokens, generator=generator, dtype=torch.float64))
-    k_source, k_edited, v_edited = k[:1, :source_tokens], k[1:, :edited_tokens], v[1:, :edited_tokens]
+    k_source, k_edited, v_edited = (
+        k[:1, :source_tokens],
+        k[1:, :edited_tokens],
+        v[1:, :edited_tokens],
+    )
     maps = explicit_maps(q[:1], k_source) @ pair.inject + explicit_maps(q[1:], k_edited) * pair.keep
     expected = output_of(maps, v_edited)
     k = torch.cat([k_source.repeat(1, source, 1), k_edited.repeat(1, edited, 1)])

@@ -12,7 +12,10 @@ from p2p_core.schedules import Window, progress
 SIGMAS = [14.6, 7.0, 3.0, 1.0, 0.3, 0.0]
 
 
-@pytest.mark.parametrize(("end", "steps", "active"), [(0.8, 50, 40), (0.4, 50, 20), (0.0, 50, 0), (1.0, 50, 50), (0.3, 10, 3)])
+@pytest.mark.parametrize(
+    ("end", "steps", "active"),
+    [(0.8, 50, 40), (0.4, 50, 20), (0.0, 50, 0), (1.0, 50, 50), (0.3, 10, 3)],
+)
 def test_windows_cover_the_steps_that_the_reference_covers(end, steps, active):
     """REFERENCE: int(frac · steps) steps, so 0.8 of 50 is 40."""
     sigmas = [math.exp(3 - 6 * i / steps) for i in range(steps)] + [0.0]
@@ -43,7 +46,11 @@ def test_schedules_that_do_not_fall_are_refused(sigmas):
 
 @pytest.mark.parametrize(
     ("start", "end", "message"),
-    [(-0.1, 0.5, "within 0 and 1, got -0.1 to 0.5"), (0, 1.5, "got 0 to 1.5"), (0.6, 0.4, "Swap the two ends")],
+    [
+        (-0.1, 0.5, "within 0 and 1, got -0.1 to 0.5"),
+        (0, 1.5, "got 0 to 1.5"),
+        (0.6, 0.4, "Swap the two ends"),
+    ],
 )
 def test_bad_windows_are_refused(start, end, message):
     with pytest.raises(ValueError, match=message):

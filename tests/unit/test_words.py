@@ -1,4 +1,6 @@
-"""Words, tokens and alignment: for any text and any tokenizer, every token is covered and nothing crashes."""
+"""Words, tokens and alignment: for any text and any tokenizer, every token is covered and nothing
+crashes.
+"""
 
 import pytest
 import torch
@@ -13,7 +15,10 @@ from p2p_core.schedules import Window
 from p2p_core.tokens import read_prompt, split_words
 
 TEXTS = st.text(max_size=300)
-LONG = st.lists(st.sampled_from(["cat", "cat,", "Straße", "naïve", "🦊", "a.b", "don't", "—", "東京", "x_y"]), max_size=200)
+LONG = st.lists(
+    st.sampled_from(["cat", "cat,", "Straße", "naïve", "🦊", "a.b", "don't", "—", "東京", "x_y"]),
+    max_size=200,
+)
 
 
 def swap(text, *swaps, read=None, **settings):
@@ -117,7 +122,11 @@ def test_find_by_case_occurrence_and_phrase():
     [
         ("dog", 1, "'dog' is not in the prompt 'a cat'. Its words are: a, cat."),
         ("", 1, "Expected a word of the prompt, got ''. Its words are: a, cat."),
-        ("cat", 2, "occurs 1 time(s) in the prompt 'a cat', but occurrence 2 was asked for. Choose 1 to 1."),
+        (
+            "cat",
+            2,
+            "occurs 1 time(s) in the prompt 'a cat', but occurrence 2 was asked for. Choose 1 to 1.",
+        ),
         ("cat", 0, "Choose 1 to 1."),
     ],
 )
@@ -156,7 +165,10 @@ def test_other_token_counts_get_the_sum_divided_and_later_words_their_own_column
 def test_several_swaps_and_swaps_of_swapped_words():
     branch = swap("a cat and a dog", ("cat", "big fox"), ("dog", "hen"), ("big fox", "owl"))
     assert branch.edited.text == "a owl and a hen"
-    assert [(span.kind, span.edit) for span in branch.spans if span.kind != "kept"] == [("swapped", 2), ("swapped", 1)]
+    assert [(span.kind, span.edit) for span in branch.spans if span.kind != "kept"] == [
+        ("swapped", 2),
+        ("swapped", 1),
+    ]
     assert torch.equal(branch.carried, torch.eye(77))
     part = swap("a cat sat", ("cat", "big fox"), ("fox sat", "hen"))
     assert part.edited.text == "a big hen"
@@ -204,7 +216,12 @@ def test_empty_prompts_are_refused():
 
 
 def test_branch_acts_in_its_windows():
-    branch = swap("a cat", ("cat", "dog"), cross=Window(0.2, 0.5), self_injection=SelfInjection(Window(0, 0.3), 0.5))
+    branch = swap(
+        "a cat",
+        ("cat", "dog"),
+        cross=Window(0.2, 0.5),
+        self_injection=SelfInjection(Window(0, 0.3), 0.5),
+    )
     assert branch.at(0.0).pair.is_untouched
     assert branch.at(0.0).self_reach == 0.5
     assert torch.equal(branch.at(0.2).pair.inject, torch.eye(77))

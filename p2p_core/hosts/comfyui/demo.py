@@ -19,9 +19,10 @@ import numpy as np
 import safetensors
 import torch
 
-from ..attention_maps import MapSum, indicator
-from ..demo.architecture import AUTOENCODER_PREFIX, CONFIG, TEXT_PREFIX, UNET_PREFIX, WEIGHTS
-from .comfyui import Conditioning, attach_viewer, read
+from ...attention_maps import MapSum, indicator
+from ...demo.architecture import AUTOENCODER_PREFIX, CONFIG, TEXT_PREFIX, UNET_PREFIX, WEIGHTS
+from .conditioning import Conditioning, read
+from .viewer import attach_viewer
 
 
 def load_demo(path: Path = WEIGHTS) -> tuple[Any, Any, Any]:
@@ -42,7 +43,11 @@ def load_demo(path: Path = WEIGHTS) -> tuple[Any, Any, Any]:
         )
     config = json.loads(metadata["p2p_demo"])
     weights = comfy.utils.load_torch_file(str(path), safe_load=True)
-    return _model(weights, config), _clip(weights, config["text"]), _vae(weights, config["autoencoder"])
+    return (
+        _model(weights, config),
+        _clip(weights, config["text"]),
+        _vae(weights, config["autoencoder"]),
+    )
 
 
 def _part(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -100,7 +105,9 @@ def _model(weights: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
 
 def _clip(weights: dict[str, torch.Tensor], text: dict[str, Any]) -> Any:
     class DemoTextModel(comfy.sd1_clip.SDClipModel):
-        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
+        def __init__(
+            self, device: Any = "cpu", dtype: Any = None, model_options: Any = None
+        ) -> None:
             config = {
                 "hidden_size": text["width"],
                 "intermediate_size": 4 * text["width"],
@@ -124,7 +131,9 @@ def _clip(weights: dict[str, torch.Tensor], text: dict[str, Any]) -> Any:
         clip = comfy.sd1_clip.SD1ClipModel
         tokenizer = comfy.sd1_clip.SD1Tokenizer
 
-    state = {"clip_l.transformer." + key: value for key, value in _part(weights, TEXT_PREFIX).items()}
+    state = {
+        "clip_l.transformer." + key: value for key, value in _part(weights, TEXT_PREFIX).items()
+    }
     state["clip_l.transformer.text_projection.weight"] = torch.eye(text["width"])
     parameters = comfy.utils.calculate_parameters(state)
     clip = comfy.sd.CLIP(Target, embedding_directory=None, parameters=parameters)
@@ -146,7 +155,10 @@ def _vae(weights: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
         "dropout": 0.0,
     }
     state = _part(weights, AUTOENCODER_PREFIX)
-    vae = comfy.sd.VAE(sd=state, config={"params": {"ddconfig": parameters, "embed_dim": config["latent_channels"]}})
+    vae = comfy.sd.VAE(
+        sd=state,
+        config={"params": {"ddconfig": parameters, "embed_dim": config["latent_channels"]}},
+    )
     _use_groups(vae.first_stage_model, config["norm_groups"])
     return vae
 
@@ -159,15 +171,24 @@ class DemoPipeline:
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """One conditioning with a row for each text."""
-        rows = [self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))[0][0] for text in texts]
+        rows = [
+            self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))[0][0] for text in texts
+        ]
         return [[torch.cat(rows), {}]]
 
     def sample(
-        self, texts: Sequence[str], seed: int, steps: int, cfg: float, words: Sequence[str] | None = None
+        self,
+        texts: Sequence[str],
+        seed: int,
+        steps: int,
+        cfg: float,
+        words: Sequence[str] | None = None,
     ) -> tuple[np.ndarray, torch.Tensor | None]:
-        """One image a text, all from one seed's noise batch: (uint8[texts h w 3], word maps[texts h w] or None).
+        """One image a text, all from one seed's noise batch: (uint8[texts h w 3], word maps[texts h
+        w] or None).
 
-        `words` names the word of each text whose attention map is returned, at the latent's own resolution.
+        `words` names the word of each text whose attention map is returned, at the latent's own
+        resolution.
         """
         side = CONFIG["image_size"] // 8
         latent = torch.zeros(len(texts), CONFIG["autoencoder"]["latent_channels"], side, side)
@@ -175,7 +196,8 @@ class DemoPipeline:
         if words is not None:
             prompts = [read(self.clip, text) for text in texts]
             chosen = [
-                [prompt.words[i] for i in prompt.find(word)] for prompt, word in zip(prompts, words, strict=True)
+                [prompt.words[i] for i in prompt.find(word)]
+                for prompt, word in zip(prompts, words, strict=True)
             ]
             maps = MapSum(indicator(chosen, prompts[0].length))
             model, positive = attach_viewer(model, positive, maps)

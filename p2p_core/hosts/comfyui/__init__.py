@@ -1,0 +1,11 @@
+"""The method inside ComfyUI.
+
+    paper                      here
+    source / edited prompt     rows of one positive conditioning, sources first (`controller.Rows`)
+    M, cross-attention map     attn2 of a UNet's transformer blocks; self-attention is attn1
+    t, step                    sigmas[0] against sample_sigmas (`schedules.progress`)
+    Edit(M, M*, t)             patches in transformer_options for one call of the network
+
+`conditioning` encodes prompts, `attention` patches the network, `sampling` runs it; `viewer` looks
+at word maps; `demo` loads the demo model and `bench` is what the benchmark times.
+"""

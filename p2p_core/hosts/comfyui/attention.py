@@ -1,0 +1,246 @@
+"""The network under a controller.
+
+A conditioning carries its edit; the wrappers look it up by the conditioning's uuid at every call of
+the network, so neither the order of nodes nor the order of a batch's chunks matters, and nothing
+outlives a run.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...attention import Attend, CrossEdit, RowEdit
+from ...controller import Controller, Rows
+from ...schedules import progress
+from .conditioning import CONTROLLER_KEY
+from .noise import shared_noise
+
+RUN_KEY = "p2p_run"
+"""Our entry in transformer_options while a run lasts, and the key of our wrappers."""
+
+Block = tuple[str, int, int]
+"""A transformer block as the host's attention replacements name it: part, number, depth."""
+
+
+def cross_attention_blocks(model: Any) -> list[Block]:
+    """Names of a UNet's transformer blocks, as the host's attention replacements name them.
+
+    Raises `ValueError` for a network that has none.
+    """
+    network = model.model.diffusion_model
+    parts = (("input", "input_blocks"), ("middle", "middle_block"), ("output", "output_blocks"))
+    blocks: list[Block] = []
+    for name, attribute in parts:
+        modules = getattr(network, attribute, None) or []
+        for number, module in enumerate([modules] if name == "middle" else modules):
+            for layer in module:
+                if isinstance(layer, SpatialTransformer):
+                    blocks += [
+                        (name, number, depth) for depth in range(len(layer.transformer_blocks))
+                    ]
+    if not blocks:
+        raise ValueError(
+            f"Expected a model whose UNet has cross-attention (SD1.x, SD2.x, SDXL), got {type(network).__name__}. "
+            "Prompt-to-Prompt edits the attention between image and text; load such a checkpoint."
+        )
+    return blocks
+
+
+class Run:
+    """One sampling run: its noise levels, and which conditionings carry a controller."""
+
+    def __init__(
+        self, sigmas: Sequence[float], carried: dict[Any, tuple[Controller, Rows]]
+    ) -> None:
+        self.sigmas = sigmas
+        self.carried = carried
+
+    def edits(
+        self, uuids: Sequence[Any], rows: int, sigma: float, tokens: int
+    ) -> Iterator[tuple[RowEdit, float]]:
+        """Row edits and self-attention reaches for one call of the network with these
+        conditionings, in this order.
+        """
+        chunk = rows // len(uuids)
+        for n, name in enumerate(uuids):
+            if name not in self.carried:
+                continue
+            controller, layout = self.carried[name]
+            if chunk != layout.total:
+                raise ValueError(
+                    f"Expected {layout.total} latent rows ({layout.sources} source(s) and {layout.edits} edit(s) of "
+                    f"each), got {chunk}. Sample with the P2P KSampler: it makes the rows that the controller needs."
+                )
+            for branch, moment in enumerate(controller.at(progress(sigma, self.sigmas), tokens)):
+                for row, source in layout.pairs(branch):
+                    yield (
+                        RowEdit(n * chunk + row, n * chunk + source, moment.pair),
+                        moment.self_reach,
+                    )
+
+
+def attach(model: Any) -> Any:
+    """A clone of the model that obeys the controllers its conditionings carry. Raises `ValueError`,
+    see `cross_attention_blocks`.
+    """
+    blocks = cross_attention_blocks(model)
+    patched = model.clone()
+    patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, RUN_KEY, _start_run)
+
+    def apply_model(
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Any,
+        c_crossattn: Any,
+        control: Any,
+        options: Any,
+        **extra: Any,
+    ) -> Any:
+        run = options.get(RUN_KEY)
+        if run is not None and c_crossattn is not None:
+            options = _with_edits(options, run, blocks, x, c_crossattn.shape[1])
+        return executor(x, t, c_concat, c_crossattn, control, options, **extra)
+
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, RUN_KEY, apply_model)
+    return patched
+
+
+def _start_run(
+    executor: Any,
+    guider: Any,
+    sigmas: Tensor,
+    extra_args: dict[str, Any],
+    callback: Any,
+    noise: Tensor,
+    *rest: Any,
+    **named: Any,
+) -> Any:
+    """SAMPLER_SAMPLE wrapper: make the run's state, and drop it when sampling ends, however it
+    ends.
+    """
+    carried: dict[Any, tuple[Controller, Rows]] = {}
+    for name in sorted(guider.conds, key=lambda name: name != "positive"):
+        for conditioning in guider.conds[name]:
+            if CONTROLLER_KEY in conditioning and conditioning["uuid"] not in carried:
+                carried[conditioning["uuid"]] = conditioning[CONTROLLER_KEY]
+            elif (
+                RUN_KEY in conditioning
+            ):  # the host copied an area of the positive, uuid and all, to the negative
+                conditioning["uuid"] = uuid.uuid4()
+    options = extra_args["model_options"]["transformer_options"]
+    options[RUN_KEY] = Run(sigmas.tolist(), carried)
+    sources = {rows.sources for _, rows in carried.values()}
+    try:
+        with (
+            shared_noise(executor.class_obj, noise, sources.pop())
+            if len(sources) == 1
+            else nullcontext()
+        ):
+            return executor(guider, sigmas, extra_args, callback, noise, *rest, **named)
+    finally:
+        del options[RUN_KEY]
+
+
+def _with_edits(
+    options: dict[str, Any],
+    run: Run,
+    blocks: Sequence[Block],
+    x: Tensor,
+    tokens: int,
+) -> dict[str, Any]:
+    """transformer_options for one call, with this moment's edits in them; the given ones where
+    nothing is edited.
+    """
+    edits = list(run.edits(options["uuids"], x.shape[0], float(options["sigmas"][0]), tokens))
+    cross = CrossEdit.of([edit for edit, _ in edits], x.shape[0], x.device)
+    injected = [(edit.row, edit.source, reach) for edit, reach in edits if reach]
+    if cross is None and not injected:
+        return options
+    options = {**options}
+    if cross is not None:
+        replace = {**options.get("patches_replace", {})}
+        theirs = replace.get("attn2", {})
+        replace["attn2"] = theirs | {
+            block: _cross_attention(cross, theirs.get(block, theirs.get(block[:2])))
+            for block in blocks
+        }
+        options["patches_replace"] = replace
+    if injected:
+        patches = {**options.get("patches", {})}
+        patches["attn1_patch"] = [_self_attention(injected, x), *patches.get("attn1_patch", [])]
+        options["patches"] = patches
+    return options
+
+
+def _cross_attention(
+    cross: CrossEdit, theirs: Callable[..., Tensor] | None
+) -> Callable[..., Tensor]:
+    """attn2 replacement: the edit, on top of another extension's replacement if there is one."""
+
+    def attn2(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        attention = host_attention(extra)
+        if theirs is None:
+            return cross.attend(attention, q, k, v)
+        return cross.adjust(theirs(q, k, v, extra), attention, q, k, v)
+
+    return attn2
+
+
+def host_attention(extra: dict[str, Any]) -> Attend:
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return optimized_attention(
+            q,
+            k,
+            v,
+            heads=extra["n_heads"],
+            attn_precision=extra["attn_precision"],
+            transformer_options=extra,
+        )
+
+    return attention
+
+
+def _self_attention(
+    injected: Sequence[tuple[int, int, float]], x: Tensor
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """attn1 patch: edited rows take the source row's queries and keys and keep their own values.
+
+    It comes before other extensions' patches, so that those that shorten the sequence shorten all
+    rows alike.
+    """
+    latent = x.shape[-2] * x.shape[-1]
+    by_size: dict[int, Tensor | None] = {}
+
+    def gather(pixels: int) -> Tensor | None:
+        side = (pixels / latent) ** 0.5
+        chosen = [(row, source) for row, source, reach in injected if side <= reach + 1e-3]
+        if not chosen:
+            return None
+        rows = torch.arange(x.shape[0])
+        for row, source in chosen:
+            rows[row] = source
+        return rows.to(x.device)
+
+    def attn1(
+        n: Tensor, context: Tensor, value: Tensor, extra: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if context is not n:  # not self-attention
+            return n, context, value
+        if n.shape[1] not in by_size:
+            by_size[n.shape[1]] = gather(n.shape[1])
+        rows = by_size[n.shape[1]]
+        if rows is None:
+            return n, context, value
+        swapped = n[rows]
+        return swapped, swapped, value
+
+    return attn1

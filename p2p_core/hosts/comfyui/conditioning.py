@@ -1,0 +1,132 @@
+"""Prompts and their conditioning: words as the host's CLIP sees them, rows as its sampler does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...controller import Chain, Controller, Rows, plan
+from ...tokens import Prompt, read_prompt
+
+CONTROLLER_KEY = "p2p_controller"
+"""The entry of a conditioning's dict that carries its controller and rows."""
+
+Conditioning = list[list[Any]]
+"""The host's CONDITIONING: entries [float[rows tokens channels], dict]."""
+
+
+def read(clip: Any, text: str) -> Prompt:
+    """The words of `text` and their tokens, as this CLIP sees them: weights, brackets and 75-token
+    chunks included.
+    """
+    chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
+    flat = [entry for chunk in chunks for entry in chunk]
+    own = [i for i, entry in enumerate(flat) if entry[2] != 0]
+    return read_prompt(
+        text,
+        content=[_token_key(flat[i][0]) for i in own],
+        positions=own,
+        length=len(flat),
+        tokenise=lambda piece: _tokens_alone(clip, piece),
+    )
+
+
+def _tokens_alone(clip: Any, piece: str) -> list[Any]:
+    escaped = piece.replace("(", "\\(").replace(")", "\\)")
+    chunks = next(iter(clip.tokenize(escaped, return_word_ids=True).values()))
+    return [_token_key(entry[0]) for chunk in chunks for entry in chunk if entry[2] != 0]
+
+
+def _token_key(token: Any) -> Any:
+    return (
+        id(token) if isinstance(token, Tensor) else token
+    )  # a textual-inversion vector has no number
+
+
+@dataclass(frozen=True)
+class EncodedController:
+    """A controller and its prompts' conditioning: one row for the source, then one for every
+    branch.
+    """
+
+    controller: Controller
+    conditioning: Conditioning
+
+
+def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> EncodedController:
+    """Resolve the chains and encode every prompt. Raises `ValueError` as `controller.plan` does."""
+    if clip is None:
+        raise ValueError(
+            "Expected a CLIP, got none: the checkpoint has no text encoder. Load one with a CLIP loader."
+        )
+    controller = plan(source_prompt, chains, lambda text: read(clip, text))
+    encoded = [
+        clip.encode_from_tokens_scheduled(clip.tokenize(prompt.text))
+        for prompt in controller.prompts
+    ]
+    return EncodedController(
+        controller,
+        [_stack(list(entries), controller.length) for entries in zip(*encoded, strict=True)],
+    )
+
+
+def _stack(entries: list[list[Any]], length: int) -> list[Any]:
+    """Entries of one row each → one entry of as many rows; texts repeated to `length` tokens as the
+    host does.
+    """
+    cond = torch.cat([entry[0].repeat(1, length // entry[0].shape[1], 1) for entry in entries])
+    extra = dict(entries[0][1])
+    for key, value in extra.items():
+        if (
+            isinstance(value, Tensor)
+            and value.ndim
+            and all(entry[1][key].shape == value.shape for entry in entries)
+        ):
+            extra[key] = torch.cat([entry[1][key] for entry in entries])
+    return [cond, extra]
+
+
+def batched(conditioning: Conditioning, rows: Rows, controller: Controller) -> Conditioning:
+    """One conditioning row per prompt → one per row of the batch, carrying its controller."""
+    prompts = 1 + rows.edits
+    batched: Conditioning = []
+    for cond, extra in conditioning:
+        repeated = {
+            key: value.repeat_interleave(rows.sources, 0)
+            if isinstance(value, Tensor) and value.ndim and value.shape[0] == prompts
+            else value
+            for key, value in extra.items()
+        }
+        batched.append(
+            [
+                cond.repeat_interleave(rows.sources, 0),
+                {**repeated, CONTROLLER_KEY: (controller, rows)},
+            ]
+        )
+    return batched
+
+
+def matched(conditioning: Conditioning, rows: Rows, name: str) -> Conditioning:
+    """A conditioning of one row or of one a source, for all rows of the batch. Raises `ValueError`
+    for other counts.
+    """
+    matched: Conditioning = []
+    for cond, extra in conditioning:
+        if cond.shape[0] not in (1, rows.sources):
+            raise ValueError(
+                f"Expected a {name} conditioning of 1 row or of {rows.sources} (one for each latent), "
+                f"got {cond.shape[0]}. Encode one {name} prompt, or as many as the latent batch has images."
+            )
+        blocks = 1 if cond.shape[0] == 1 else 1 + rows.edits
+        repeated = {
+            key: value.repeat(blocks, *[1] * (value.ndim - 1))
+            if isinstance(value, Tensor) and value.ndim and value.shape[0] == cond.shape[0]
+            else value
+            for key, value in extra.items()
+        }
+        matched.append([cond.repeat(blocks, 1, 1), repeated])
+    return matched

@@ -1,0 +1,170 @@
+"""What must come out the same as the stock host's result, on the real host."""
+
+import copy
+
+import pytest
+import torch
+from runs import PROMPT, Settings, relative
+
+from p2p_core.edits import SelfInjection, WordSwap
+from p2p_core.schedules import Window
+
+NEVER = Window(0.0, 0.0)
+SAMPLERS = (
+    "euler",
+    "dpmpp_2m",
+    "uni_pc",
+    "heun",
+    "ddim",
+    "euler_ancestral",
+    "dpmpp_sde",
+    "dpmpp_2m_sde",
+    "lcm",
+)
+TOLERANCE = 1e-5
+
+
+def swap(words="circle", replacement="star", cross=None, own=None):
+    return WordSwap(
+        words,
+        replacement,
+        cross=cross or Window(0.0, 0.8),
+        self_injection=SelfInjection(own or Window(0.0, 0.4)),
+    )
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_source_is_the_stock_ksamplers_image(sampler, p2p, stock, latent):
+    settings = Settings(sampler_name=sampler)
+    source, edited = p2p([(swap(),)], latent, settings)
+    assert relative(source, stock(PROMPT, latent, settings)) <= TOLERANCE
+    assert relative(edited, source) > 1e-2
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_word_swapped_with_itself_gives_the_source_image(sampler, p2p, latent):
+    source, edited = p2p([(swap("circle", "circle"),)], latent, Settings(sampler_name=sampler))
+    assert relative(edited, source) <= TOLERANCE
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_windows_of_zero_give_the_plain_run_of_the_edited_prompt(sampler, p2p, stock, latent):
+    settings = Settings(sampler_name=sampler)
+    _, edited = p2p([(swap(cross=NEVER, own=NEVER),)], latent, settings)
+    assert relative(edited, stock(PROMPT.replace("circle", "star"), latent, settings)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("scheduler", ["karras", "simple", "ddim_uniform", "beta"])
+def test_every_kind_of_schedule(scheduler, p2p, stock, latent):
+    settings = Settings(scheduler=scheduler)
+    source, _ = p2p([(swap(),)], latent, settings)
+    assert relative(source, stock(PROMPT, latent, settings)) <= TOLERANCE
+
+
+def test_guidance_of_one(p2p, stock, latent):
+    settings = Settings(cfg=1.0)
+    source, edited = p2p([(swap(),)], latent, settings)
+    assert relative(source, stock(PROMPT, latent, settings)) <= TOLERANCE
+    assert relative(edited, source) > 1e-2
+
+
+def test_partial_denoising_of_an_image(p2p, stock):
+    latent = {"samples": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))}
+    settings = Settings(denoise=0.5)
+    source, edited = p2p([(swap(),)], latent, settings)
+    assert relative(source, stock(PROMPT, latent, settings)) <= TOLERANCE
+    assert relative(edited, source) > 1e-3
+
+
+def test_inpainting_mask_keeps_what_it_covers_in_all_images(p2p, stock):
+    samples = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    latent = {"samples": samples, "noise_mask": mask}
+    settings = Settings(sampler_name="ddim")
+    source, edited = p2p([(swap(),)], latent, settings)
+    assert relative(source, stock(PROMPT, latent, settings)) <= TOLERANCE
+    assert relative(edited[..., :2, :], samples[..., :2, :]) <= TOLERANCE
+
+
+def test_images_that_are_not_square(p2p, stock):
+    latent = {"samples": torch.zeros(1, 4, 24, 16)}
+    source, edited = p2p([(swap(),)], latent, Settings())
+    assert relative(source, stock(PROMPT, latent, Settings())) <= TOLERANCE
+    assert edited.shape == (1, 4, 24, 16)
+
+
+def test_a_batch_of_sources_and_many_edits(p2p, stock):
+    latent = {"samples": torch.zeros(2, 4, 16, 16)}
+    chains = [
+        (swap("circle", word),)
+        for word in ("star", "heart", "moon", "ring", "cross", "square", "box", "hoop")
+    ]
+    source, edited = p2p(chains, latent, Settings())
+    assert relative(source, stock(PROMPT, latent, Settings())) <= TOLERANCE
+    assert edited.shape[0] == 16
+    alone_source, alone = p2p(chains[2:3], latent, Settings())
+    assert relative(source, alone_source) <= TOLERANCE
+    assert relative(edited[4:6], alone) <= TOLERANCE  # the third edit of both sources
+
+
+def test_numbered_batch_keeps_each_images_noise(p2p, stock):
+    latent = {"samples": torch.zeros(2, 4, 16, 16), "batch_index": [3, 1]}
+    source, _ = p2p([(swap(),)], latent, Settings())
+    assert relative(source, stock(PROMPT, latent, Settings())) <= TOLERANCE
+
+
+def test_a_longer_prompt_than_one_chunk(p2p, stock, latent):
+    prompt = PROMPT + ", the grass" * 30
+    source, edited = p2p([(swap(),)], latent, Settings(), prompt=prompt)
+    assert relative(source, stock(prompt, latent, Settings())) <= TOLERANCE
+    same_source, same = p2p([(swap("circle", "circle"),)], latent, Settings(), prompt=prompt)
+    assert relative(same, same_source) <= TOLERANCE
+    assert relative(edited, source) > 1e-2
+
+
+def test_an_edit_that_needs_another_chunk(p2p, stock, latent):
+    """Source of 77 tokens, edited prompt of 154: the shorter one's tokens are repeated."""
+    words = "star" + ", the grass" * 30
+    source, edited = p2p([(swap("circle", words, cross=NEVER, own=NEVER),)], latent, Settings())
+    assert relative(source, stock(PROMPT, latent, Settings())) <= TOLERANCE
+    plain = stock(PROMPT.replace("circle", words), latent, Settings())
+    assert relative(edited, plain) <= TOLERANCE
+
+
+def test_the_same_run_twice_gives_the_same_bits(p2p, latent):
+    first, second = (p2p([(swap(),)], latent, Settings(sampler_name="dpmpp_sde")) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+def test_model_and_inputs_are_left_as_they_were(demo, p2p, latent):
+    options = copy.deepcopy(demo.model.model_options)
+    weights = {key: value.clone() for key, value in demo.model.model.state_dict().items()}
+    samples, negative = latent["samples"].clone(), demo.encode("")
+    negative_before = negative[0][0].clone()
+    p2p([(swap(),)], latent, Settings(), negative=negative)
+    assert demo.model.model_options == options
+    assert demo.model.wrappers == {}
+    assert demo.model.patches == {}
+    after = demo.model.model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in weights.items())
+    assert torch.equal(latent["samples"], samples)
+    assert list(latent) == ["samples"]
+    assert torch.equal(negative[0][0], negative_before)
+    assert set(negative[0][1]) == {"pooled_output"}
+
+
+def test_nothing_is_left_behind_when_a_run_fails(demo, p2p, stock, latent):
+    def fail(args):
+        raise RuntimeError("on purpose")
+
+    broken = demo.model.clone()
+    broken.set_model_sampler_cfg_function(fail)
+    before = stock(PROMPT, latent, Settings())
+    with pytest.raises(RuntimeError, match="on purpose"):
+        p2p([(swap(),)], latent, Settings(sampler_name="dpmpp_sde"), model=broken)
+    assert torch.equal(stock(PROMPT, latent, Settings()), before)
+    assert torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))[0].equal(
+        torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(0))
+    )

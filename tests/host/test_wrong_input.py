@@ -1,0 +1,120 @@
+"""Wrong input: an error that says what was expected, what came and what to do."""
+
+import pytest
+import torch
+from runs import PROMPT, Settings
+
+from p2p_core.edits import WordSwap
+from p2p_core.hosts.comfyui.attention import attach
+from p2p_core.hosts.comfyui.conditioning import batched, build_controller
+from p2p_core.hosts.comfyui.demo import load_demo
+
+SWAP = (WordSwap("circle", "star"),)
+
+
+def test_word_that_is_not_in_the_prompt(demo):
+    with pytest.raises(
+        ValueError, match="'dog' is not in the prompt .* Its words are: a, red, circle, on"
+    ):
+        build_controller(demo.clip, PROMPT, [(WordSwap("dog", "cat"),)])
+
+
+def test_no_text_encoder():
+    with pytest.raises(ValueError, match="Expected a CLIP, got none"):
+        build_controller(None, PROMPT, [SWAP])
+
+
+def test_latent_of_another_model(p2p):
+    latent = {"samples": torch.ones(1, 16, 16, 16)}
+    with pytest.raises(
+        ValueError, match=r"shape \[images, 4, height, width\], got \[1, 16, 16, 16\]"
+    ):
+        p2p([SWAP], latent, Settings())
+
+
+def test_video_latent(p2p):
+    with pytest.raises(ValueError, match=r"got \[1, 4, 2, 16, 16\]"):
+        p2p([SWAP], {"samples": torch.ones(1, 4, 2, 16, 16)}, Settings())
+
+
+def test_negative_prompts_that_do_not_match_the_latents(demo, p2p, latent):
+    negative = [[demo.encode("")[0][0].repeat(3, 1, 1), {}]]
+    with pytest.raises(ValueError, match="negative conditioning of 1 row or of 1 .* got 3"):
+        p2p([SWAP], latent, Settings(), negative=negative)
+
+
+def test_one_negative_prompt_for_each_latent_is_fine(demo, p2p):
+    latent = {"samples": torch.zeros(2, 4, 16, 16)}
+    texts = [demo.encode(text)[0] for text in ("", "snow")]
+    negative = [[torch.cat([cond for cond, _ in texts]), {}]]
+    source, edited = p2p([SWAP], latent, Settings(), negative=negative)
+    alone = p2p([SWAP], latent, Settings(), negative=demo.encode(""))
+    assert torch.allclose(edited[0], alone[1][0], atol=1e-3)
+    assert not torch.allclose(source[1], alone[0][1], atol=1e-2)
+
+
+def test_a_model_without_cross_attention(demo):
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    config = comfy.supported_models.Flux(
+        {
+            "image_model": "flux",
+            "in_channels": 16,
+            "out_channels": 16,
+            "patch_size": 2,
+            "vec_in_dim": 8,
+            "context_in_dim": 8,
+            "hidden_size": 48,
+            "mlp_ratio": 2.0,
+            "num_heads": 2,
+            "depth": 1,
+            "depth_single_blocks": 1,
+            "axes_dim": [8, 8, 8],
+            "theta": 10000,
+            "qkv_bias": True,
+            "guidance_embed": False,
+        }
+    )
+    config.set_inference_dtype(torch.float32, None)
+    device = torch.device("cpu")
+    model = comfy.model_patcher.ModelPatcher(config.get_model({}, ""), device, device)
+    with pytest.raises(ValueError, match="UNet has cross-attention .* got Flux"):
+        attach(model)
+
+
+def test_latent_rows_that_the_controller_did_not_make(demo, latent):
+    """As a stock sampler would pass them to a patched model."""
+    import comfy.sample
+
+    from p2p_core.controller import Rows
+
+    encoded = build_controller(demo.clip, PROMPT, [SWAP])
+    positive = batched(encoded.conditioning, Rows(1, 1), encoded.controller)
+    noise = torch.zeros(4, 4, 16, 16)
+    with pytest.raises(ValueError, match="Expected 2 latent rows .* got 4"):
+        comfy.sample.sample(
+            attach(demo.model),
+            noise,
+            2,
+            3.0,
+            "euler",
+            "normal",
+            positive,
+            demo.encode(""),
+            noise,
+            disable_pbar=True,
+        )
+
+
+def test_missing_demo_weights(tmp_path):
+    with pytest.raises(ValueError, match="Expected the demo model at .* Reinstall the pack"):
+        load_demo(tmp_path / "none.safetensors")
+
+
+def test_another_checkpoint_as_demo_weights(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="configuration in the metadata, got other.safetensors"):
+        load_demo(tmp_path / "other.safetensors")

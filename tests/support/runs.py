@@ -1,0 +1,25 @@
+"""What host tests sample, and how they compare."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+PROMPT = "a red circle on the grass"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One sampling run; small, because what is compared is exact."""
+
+    seed: int = 5
+    steps: int = 5
+    cfg: float = 3.0
+    sampler_name: str = "euler"
+    scheduler: str = "normal"
+    denoise: float = 1.0
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Largest difference, relative to the largest value of `b`."""
+    assert a.shape == b.shape
+    return float((a - b).abs().max() / b.abs().max())
