@@ -22,8 +22,8 @@ class P2PController(io.ComfyNode):
             node_id="P2P_Controller",
             display_name="P2P Controller",
             category=CATEGORY,
-            description="The source prompt and up to 8 edits of it. Each edit chain becomes an edited prompt, and "
-            "each edited prompt an image beside the source image.",
+            description="The source prompt and up to 8 edits of it. Each edit chain becomes an "
+            "edited prompt, and each edited prompt an image beside the source image.",
             **optional_schema(
                 search_aliases=["prompt to prompt", "p2p", "cross attention control"]
             ),
@@ -39,7 +39,8 @@ class P2PController(io.ComfyNode):
                     Edit.Input(
                         f"edit_{number}",
                         optional=True,
-                        tooltip=f"Edited image {number}: a chain of edits. All edits start from the source prompt.",
+                        tooltip=f"Edited image {number}: a chain of edits. "
+                        "All edits start from the source prompt.",
                     )
                     for number in range(1, MAX_EDITS + 1)
                 ),
@@ -47,7 +48,8 @@ class P2PController(io.ComfyNode):
             outputs=[
                 Controller.Output(
                     display_name="controller",
-                    tooltip="Source prompt, edited prompts and how attention is shared: to a P2P KSampler.",
+                    tooltip="Source prompt, edited prompts and how attention is shared: "
+                    "to a P2P KSampler.",
                 ),
                 io.String.Output(
                     display_name="edited_prompts",
@@ -66,8 +68,8 @@ class P2PController(io.ComfyNode):
         ]
         if not chains:
             raise ValueError(
-                "Expected at least one edit, got none. Connect a P2P Word Swap to edit_1; without edits the stock "
-                "KSampler samples the prompt."
+                "Expected at least one edit, got none. Connect a P2P Word Swap to edit_1; "
+                "without edits the stock KSampler samples the prompt."
             )
         encoded = build_controller(clip, source_prompt, chains)
         texts = "\n".join(branch.edited.text for branch in encoded.controller.branches)

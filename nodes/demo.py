@@ -17,8 +17,8 @@ class P2PDemoCheckpoint(io.ComfyNode):
             node_id="P2P_DemoCheckpoint",
             display_name="P2P Demo Checkpoint",
             category=CATEGORY,
-            description="The demo model that ships with the pack: 128×128 pictures of shapes, such as 'a red star on "
-            "the grass'. Small enough for a CPU; every stock node works on it.",
+            description="The demo model that ships with the pack: 128×128 pictures of shapes, such "
+            "as 'a red star on the grass'. Small enough for a CPU; every stock node works on it.",
             **optional_schema(search_aliases=["prompt to prompt", "demo", "example model"]),
             inputs=[],
             outputs=[

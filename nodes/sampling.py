@@ -20,8 +20,9 @@ class P2PKSampler(io.ComfyNode):
             node_id="P2P_KSampler",
             display_name="P2P KSampler",
             category=CATEGORY,
-            description="Samples the source image and every edited image from the same noise in one batch, the edits "
-            "sharing the source's attention. The source image is the stock KSampler's for the same settings.",
+            description="Samples the source image and every edited image from the same noise in "
+            "one batch, the edits sharing the source's attention. The source image is the stock "
+            "KSampler's for the same settings.",
             **optional_schema(search_aliases=["prompt to prompt", "dual latent", "sampler"]),
             inputs=[
                 io.Model.Input(
@@ -37,8 +38,8 @@ class P2PKSampler(io.ComfyNode):
                 ),
                 io.Latent.Input(
                     "latent_image",
-                    tooltip="The latent to denoise, one a source image: an empty latent, or an encoded image with "
-                    "denoise below 1. The edits' latents are made from it.",
+                    tooltip="The latent to denoise, one a source image: an empty latent, or an "
+                    "encoded image with denoise below 1. The edits' latents are made from it.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -58,7 +59,8 @@ class P2PKSampler(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="Classifier-free guidance scale: higher follows the prompts more closely. 1 is off.",
+                    tooltip="Classifier-free guidance scale: higher follows the prompts more "
+                    "closely. 1 is off.",
                 ),
                 io.Combo.Input(
                     "sampler_name",
@@ -78,7 +80,8 @@ class P2PKSampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="How much of the latent is denoised, 0 to 1. Below 1 starts from the given latent image.",
+                    tooltip="How much of the latent is denoised, 0 to 1. "
+                    "Below 1 starts from the given latent image.",
                 ),
             ],
             outputs=[

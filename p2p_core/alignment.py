@@ -46,7 +46,7 @@ class Draft:
         return "".join(piece.text for piece in self.pieces)
 
     def replace(self, start: int, end: int, text: str, edit: int) -> Draft:
-        """Write `text` over characters `start:end` of the present text, in the name of edit `edit`."""
+        """Write `text` over characters `start:end` of the present text, in the name of `edit`."""
         done: list[Piece] = []
         at = 0
         for piece in self.pieces:

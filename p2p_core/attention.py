@@ -23,7 +23,7 @@ pixels channels].
 
 @dataclass(frozen=True)
 class RowEdit:
-    """At one moment, in one call of the network: row `row` is edited by `pair` after row `source`."""
+    """In one call of the network, at its moment, `row` is edited by `pair` after row `source`."""
 
     row: int
     source: int
@@ -71,7 +71,7 @@ class CrossEdit:
         )
 
     def attend(self, attention: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The layer's output under the edited maps; rows that no edit touches get plain attention."""
+        """The layer's output under the edited maps; rows without an edit get plain attention."""
         value = v.clone()
         for rows, matrix in self.inject:
             value[rows] = matrix.to(v.dtype) @ v[rows]

@@ -60,11 +60,14 @@ class MapSum:
         self.count += 1
 
     def mean(self) -> Tensor:
-        """The mean map, float32[rows height width]. Raises `ValueError` if no layer was looked at."""
+        """The mean map, float32[rows height width].
+
+        Raises `ValueError` if no layer was looked at.
+        """
         if self.total is None:
             raise ValueError(
-                f"Expected attention maps of a side {self.side_ratio:g} times the latent's, got none: "
-                "the model has no cross-attention there. Choose another resolution."
+                f"Expected attention maps of a side {self.side_ratio:g} times the latent's, got "
+                "none: the model has no cross-attention there. Choose another resolution."
             )
         return self.total / self.count
 

@@ -20,7 +20,7 @@ Chain = tuple[Edit, ...]
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one sampling batch: all sources first, then the edits, each a block of its own."""
+    """The rows of one sampling batch: the sources first, then each edit as a block of its own."""
 
     sources: int
     edits: int
@@ -60,7 +60,7 @@ class Branch:
     """For each edit of the chain, float[edited_tokens]: the tokens it acts on."""
 
     def at(self, progress: float) -> Moment:
-        """The branch's pair and self-attention reach when sampling has come `progress` of its way."""
+        """The branch's pair and self-attention reach at this progress of sampling, 0–1."""
         pair = Pair.untouched(*self.carried.shape)
         reach = 0.0
         for edit, governs in zip(self.chain, self.governs, strict=True):
@@ -97,7 +97,8 @@ class Controller:
         if length % self.length:
             raise ValueError(
                 f"Expected a conditioning of a multiple of {self.length} tokens, got {length}. "
-                "Give the sampler the controller's own conditioning, not one that was cut or joined afterwards."
+                "Give the sampler the controller's own conditioning, not one that was cut or "
+                "joined afterwards."
             )
         moments: list[Moment] = []
         for branch in self.branches:
@@ -116,7 +117,8 @@ def plan(text: str, chains: Sequence[Chain], read: Callable[[str], Prompt]) -> C
     source = read(text)
     if not source.words:
         raise ValueError(
-            f"Expected a source prompt with words in it, got {text!r}. Describe the image to be edited."
+            f"Expected a source prompt with words in it, got {text!r}. "
+            "Describe the image to be edited."
         )
     return Controller(source, tuple(_branch(source, chain, read) for chain in chains))
 
@@ -128,8 +130,8 @@ def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Bran
         present = read(draft.text)
         if not present.words:
             raise ValueError(
-                f"The edits leave nothing of the prompt {source.text!r}. Keep at least one word: an edited prompt "
-                "cannot be empty."
+                f"The edits leave nothing of the prompt {source.text!r}. "
+                "Keep at least one word: an edited prompt cannot be empty."
             )
     spans = align(draft, source, present)
     carried = mapper(source, present, spans)

@@ -63,7 +63,8 @@ class SelfInjection:
         if not 0 < self.reach <= 1:
             raise ValueError(
                 f"Expected a self-attention reach above 0 and up to 1, got {self.reach:g}. "
-                "It is a fraction of the latent's side: 1 means every layer, 0.25 layers of a quarter side and below."
+                "It is a fraction of the latent's side: 1 means every layer, 0.25 layers of a "
+                "quarter side and below."
             )
 
 
@@ -80,7 +81,7 @@ class Edit(Protocol):
         ...
 
     def transform(self, pair: Pair, alpha: float, carried: Tensor, governs: Tensor) -> Pair:
-        """Change the pair; see `governed_tokens` for `governs`, `alignment.mapper` for `carried`."""
+        """Change the pair: `governs` as from `governed_tokens`, `carried` from `mapper`."""
         ...
 
     @property

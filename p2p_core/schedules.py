@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import log
 
 _TOLERANCE = 1e-6
@@ -30,8 +31,8 @@ class Window:
             )
         if self.start > self.end:
             raise ValueError(
-                f"Expected a window that starts before it ends, got {self.start:g} to {self.end:g}. "
-                "Swap the two ends."
+                f"Expected a window that starts before it ends, got {self.start:g} to "
+                f"{self.end:g}. Swap the two ends."
             )
 
     def weight(self, progress: float) -> float:
@@ -48,9 +49,10 @@ def progress(sigma: float, sigmas: Sequence[float]) -> float:
 
     Raises `ValueError` if there are fewer than two levels or they do not fall.
     """
-    if len(sigmas) < 2 or any(a < b for a, b in zip(sigmas[:-1], sigmas[1:], strict=True)):
+    if len(sigmas) < 2 or any(a < b for a, b in pairwise(sigmas)):
         raise ValueError(
-            f"Expected at least two falling noise levels, got {list(sigmas)}. Give the sampler a falling schedule."
+            f"Expected at least two falling noise levels, got {list(sigmas)}. "
+            "Give the sampler a falling schedule."
         )
     steps = len(sigmas) - 1
     if sigma >= sigmas[0]:
@@ -59,8 +61,5 @@ def progress(sigma: float, sigmas: Sequence[float]) -> float:
         return 1.0
     below = bisect_right([-s for s in sigmas], -sigma * (1 + _TOLERANCE))
     above, under = sigmas[below - 1], sigmas[below]
-    if under > 0:
-        part = log(above / sigma) / log(above / under)
-    else:
-        part = (above - sigma) / above
+    part = log(above / sigma) / log(above / under) if under > 0 else (above - sigma) / above
     return (below - 1 + min(max(part, 0.0), 1.0)) / steps

@@ -183,11 +183,13 @@ def _joined(view: _View, parts: list[tuple[np.ndarray, int]]) -> list[tuple[np.n
     """`parts`, with the halves of one object that light stripes cut in two put together."""
     for (one, colour), (other, same) in combinations(parts, 2):
         if colour == same:
-            both = one | other
-            whole = _identify(view, both, colour)
-            if whole and whole.pattern == "striped" and whole.fit > 0.75:
+            fits = [
+                found.fit if (found := _identify(view, part, colour)) else 0.0
+                for part in (one | other, one, other)
+            ]
+            if fits[0] > max(fits[1:]):
                 rest = [(p, c) for p, c in parts if p is not one and p is not other]
-                return _joined(view, [*rest, (both, colour)])
+                return _joined(view, [*rest, (one | other, colour)])
     return parts
 
 
@@ -218,9 +220,9 @@ def _identify(view: _View, part: np.ndarray, colour: int) -> Found | None:
     outline, soft = _best_outline(np.where(ndimage.binary_dilation(solid, _BOX), share, 0))
     cover = _coverage(outline) > 0.5
     fit = float((solid & cover).sum() / (solid | cover).sum())
-    if view.snow:
+    if view.snow and soft < 0.85:  # light parts may be missing: fit what striped ones would leave
         near = _distance(view.pixels, np.stack((own, view.ground)))
-        seen = near[..., 1] / (near.sum(-1) + 1e-6)
+        seen = np.clip(1.6 * near[..., 1] / (near.sum(-1) + 1e-6) - 0.3, 0, 1)
         seen *= ndimage.binary_dilation(part, _BOX, iterations=3)
         striped, fit_seen = _best_outline(seen, striped=True)
         if fit_seen > soft:

@@ -114,7 +114,7 @@ def run_pair(
 def measure(
     pictures: Mapping[str, Sequence[np.ndarray]], pair: Pair
 ) -> dict[str, list[tuple[float, float]]]:
-    """For re-prompting and for Prompt-to-Prompt, an (edit success, background PSNR) for each seed."""
+    """Of re-prompting and of Prompt-to-Prompt, an (edit success, background PSNR) a seed."""
     results: dict[str, list[tuple[float, float]]] = {"reprompt": [], "p2p": []}
     for n, source in enumerate(pictures["source"]):
         before = recognise(source)

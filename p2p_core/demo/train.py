@@ -18,6 +18,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def save_sheet(images: Tensor, path: Path, columns: int = 8) -> None:
 
 
 class Stage:
-    """A training loop's state on disk: one file, written whole, read when the run is started again."""
+    """A training loop's state on disk: one file, written whole, read when the run starts again."""
 
     def __init__(
         self,
@@ -408,7 +409,7 @@ def sample_latents(
         generator=torch.manual_seed(0),
     )
     x, both = x.to(DEVICE), torch.cat([ids, empty.expand_as(ids)]).to(DEVICE)
-    for now, after in zip(times[:-1], times[1:], strict=True):
+    for now, after in pairwise(times):
         v, v_empty = (
             model(torch.cat([x, x]), now.expand(len(both)).to(DEVICE), both).float().chunk(2)
         )

@@ -23,11 +23,13 @@ def to_prompt(
             continue
         if node["type"] not in object_info:
             raise ValueError(
-                f"Expected nodes that the server has, got {node['type']!r}. Install the pack that brings it."
+                f"Expected nodes that the server has, got {node['type']!r}. "
+                "Install the pack that brings it."
             )
         if node.get("mode", 0) != 0:
             raise ValueError(
-                f"Expected active nodes only, got a muted or bypassed {node['type']!r}. Activate it."
+                f"Expected active nodes only, got a muted or bypassed {node['type']!r}. "
+                "Activate it."
             )
         inputs = dict(_widget_values(node, object_info[node["type"]]["input"]))
         for socket in node.get("inputs", []):
@@ -54,6 +56,7 @@ def by_type(prompt: Mapping[str, Mapping[str, Any]], class_type: str) -> dict[st
     found = [node["inputs"] for node in prompt.values() if node["class_type"] == class_type]
     if len(found) != 1:
         raise ValueError(
-            f"Expected one {class_type} in the workflow, got {len(found)}. Use the workflow as it ships."
+            f"Expected one {class_type} in the workflow, got {len(found)}. "
+            "Use the workflow as it ships."
         )
     return found[0]

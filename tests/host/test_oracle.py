@@ -146,6 +146,42 @@ def test_sampling_equals_explicit_maps(cross_steps, self_steps, reach, demo, p2p
     assert relative(edited, expected[1:]) <= TOLERANCE
 
 
+def test_self_attention_with_another_extensions_patch_there(demo, p2p, chain, latent):
+    """Such as token merging: ours comes before it, and the result is the same."""
+    seen = []
+
+    def patch(n, context, value, extra):
+        seen.append(n.shape)
+        return n, context, value
+
+    model = demo.model.clone()
+    model.set_model_attn1_patch(patch)
+    edit = chain(4, 2)
+    source, edited = p2p([edit], latent, Settings(steps=STEPS), model=model)
+    expected = oracle(demo, latent, mapping_of(demo, edit), 4, 2, Settings(steps=STEPS))
+    assert relative(source, expected[:1]) <= TOLERANCE
+    assert relative(edited, expected[1:]) <= TOLERANCE
+    assert len(seen) == STEPS * len(cross_attention_blocks(model))
+
+
+def test_an_attention_override_of_another_extension_keeps_working(demo, p2p, chain, latent):
+    """Such as a quantised attention: it is called for every layer, with the edit in its inputs."""
+    calls = []
+
+    def theirs(attention, *args, **named):
+        calls.append(args[0].shape)
+        return attention(*args, **named)
+
+    model = demo.model.clone()
+    model.model_options["transformer_options"]["optimized_attention_override"] = theirs
+    edit = chain(4, 2)
+    plain = p2p([edit], latent, Settings(steps=STEPS))
+    source, edited = p2p([edit], latent, Settings(steps=STEPS), model=model)
+    assert torch.equal(source, plain[0])
+    assert torch.equal(edited, plain[1])
+    assert len(calls) >= 2 * STEPS * len(cross_attention_blocks(model))
+
+
 def test_an_attention_replacement_of_another_extension_keeps_working(demo, p2p, chain, latent):
     """Such as an image prompt's: it adds its own attention to every row, and must find the edit
     under it.

@@ -15,7 +15,7 @@ def whole_words(text):
 
 
 def context_dependent(text):
-    """Pairs of characters across word boundaries: a word alone gives other tokens than in its text."""
+    """Pairs of characters across words: a word alone gives other tokens than in its text."""
     squeezed = "_".join(text.split())
     return [squeezed[i : i + 2] for i in range(0, len(squeezed), 2)]
 

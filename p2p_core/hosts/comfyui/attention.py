@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -22,6 +21,7 @@ from ...controller import Controller, Rows
 from ...schedules import progress
 from .conditioning import CONTROLLER_KEY
 from .noise import shared_noise
+from .self_attention import CROSS_MARK, SelfEdit
 
 RUN_KEY = "p2p_run"
 """Our entry in transformer_options while a run lasts, and the key of our wrappers."""
@@ -48,7 +48,8 @@ def cross_attention_blocks(model: Any) -> list[Block]:
                     ]
     if not blocks:
         raise ValueError(
-            f"Expected a model whose UNet has cross-attention (SD1.x, SD2.x, SDXL), got {type(network).__name__}. "
+            "Expected a model whose UNet has cross-attention (SD1.x, SD2.x, SDXL), "
+            f"got {type(network).__name__}. "
             "Prompt-to-Prompt edits the attention between image and text; load such a checkpoint."
         )
     return blocks
@@ -76,8 +77,9 @@ class Run:
             controller, layout = self.carried[name]
             if chunk != layout.total:
                 raise ValueError(
-                    f"Expected {layout.total} latent rows ({layout.sources} source(s) and {layout.edits} edit(s) of "
-                    f"each), got {chunk}. Sample with the P2P KSampler: it makes the rows that the controller needs."
+                    f"Expected {layout.total} latent rows ({layout.sources} source(s) and "
+                    f"{layout.edits} edit(s) of each), got {chunk}. "
+                    "Sample with the P2P KSampler: it makes the rows that the controller needs."
                 )
             for branch, moment in enumerate(controller.at(progress(sigma, self.sigmas), tokens)):
                 for row, source in layout.pairs(branch):
@@ -124,78 +126,68 @@ def _start_run(
     *rest: Any,
     **named: Any,
 ) -> Any:
-    """SAMPLER_SAMPLE wrapper: make the run's state, and drop it when sampling ends, however it
-    ends.
-    """
+    """SAMPLER_SAMPLE wrapper: make the run's state, and drop it however sampling ends."""
     carried: dict[Any, tuple[Controller, Rows]] = {}
     for name in sorted(guider.conds, key=lambda name: name != "positive"):
         for conditioning in guider.conds[name]:
             if CONTROLLER_KEY in conditioning and conditioning["uuid"] not in carried:
                 carried[conditioning["uuid"]] = conditioning[CONTROLLER_KEY]
-            elif (
-                RUN_KEY in conditioning
-            ):  # the host copied an area of the positive, uuid and all, to the negative
+            elif CONTROLLER_KEY in conditioning:
+                # the host copied an area of the positive, uuid and all, to the negative
                 conditioning["uuid"] = uuid.uuid4()
     options = extra_args["model_options"]["transformer_options"]
     options[RUN_KEY] = Run(sigmas.tolist(), carried)
     sources = {rows.sources for _, rows in carried.values()}
+    one = len(sources) == 1
+    sharing = shared_noise(executor.class_obj, noise, sources.pop()) if one else nullcontext()
     try:
-        with (
-            shared_noise(executor.class_obj, noise, sources.pop())
-            if len(sources) == 1
-            else nullcontext()
-        ):
+        with sharing:
             return executor(guider, sigmas, extra_args, callback, noise, *rest, **named)
     finally:
         del options[RUN_KEY]
 
 
 def _with_edits(
-    options: dict[str, Any],
-    run: Run,
-    blocks: Sequence[Block],
-    x: Tensor,
-    tokens: int,
+    options: dict[str, Any], run: Run, blocks: Sequence[Block], x: Tensor, tokens: int
 ) -> dict[str, Any]:
-    """transformer_options for one call, with this moment's edits in them; the given ones where
-    nothing is edited.
-    """
+    """transformer_options for one call with this moment's edits; the given ones if there are none."""
     edits = list(run.edits(options["uuids"], x.shape[0], float(options["sigmas"][0]), tokens))
     cross = CrossEdit.of([edit for edit, _ in edits], x.shape[0], x.device)
     injected = [(edit.row, edit.source, reach) for edit, reach in edits if reach]
     if cross is None and not injected:
         return options
     options = {**options}
-    if cross is not None:
-        replace = {**options.get("patches_replace", {})}
-        theirs = replace.get("attn2", {})
-        replace["attn2"] = theirs | {
-            block: _cross_attention(cross, theirs.get(block, theirs.get(block[:2])))
-            for block in blocks
-        }
-        options["patches_replace"] = replace
+    replace = {**options.get("patches_replace", {})}
+    theirs = replace.get("attn2", {})
+    replace["attn2"] = theirs | {
+        block: _cross_attention(cross, theirs.get(block, theirs.get(block[:2]))) for block in blocks
+    }
+    options["patches_replace"] = replace
     if injected:
-        patches = {**options.get("patches", {})}
-        patches["attn1_patch"] = [_self_attention(injected, x), *patches.get("attn1_patch", [])]
-        options["patches"] = patches
+        latent_pixels = x.shape[-2] * x.shape[-1]
+        SelfEdit(injected, x.shape[0], latent_pixels, x.device).install(options)
     return options
 
 
 def _cross_attention(
-    cross: CrossEdit, theirs: Callable[..., Tensor] | None
+    cross: CrossEdit | None, theirs: Callable[..., Tensor] | None
 ) -> Callable[..., Tensor]:
     """attn2 replacement: the edit, on top of another extension's replacement if there is one."""
 
     def attn2(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        extra = {**extra, CROSS_MARK: True}
         attention = host_attention(extra)
         if theirs is None:
-            return cross.attend(attention, q, k, v)
-        return cross.adjust(theirs(q, k, v, extra), attention, q, k, v)
+            return attention(q, k, v) if cross is None else cross.attend(attention, q, k, v)
+        output = theirs(q, k, v, extra)
+        return output if cross is None else cross.adjust(output, attention, q, k, v)
 
     return attn2
 
 
 def host_attention(extra: dict[str, Any]) -> Attend:
+    """The host's attention with a layer's own settings, as the layer would call it."""
+
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return optimized_attention(
             q,
@@ -207,40 +199,3 @@ def host_attention(extra: dict[str, Any]) -> Attend:
         )
 
     return attention
-
-
-def _self_attention(
-    injected: Sequence[tuple[int, int, float]], x: Tensor
-) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """attn1 patch: edited rows take the source row's queries and keys and keep their own values.
-
-    It comes before other extensions' patches, so that those that shorten the sequence shorten all
-    rows alike.
-    """
-    latent = x.shape[-2] * x.shape[-1]
-    by_size: dict[int, Tensor | None] = {}
-
-    def gather(pixels: int) -> Tensor | None:
-        side = (pixels / latent) ** 0.5
-        chosen = [(row, source) for row, source, reach in injected if side <= reach + 1e-3]
-        if not chosen:
-            return None
-        rows = torch.arange(x.shape[0])
-        for row, source in chosen:
-            rows[row] = source
-        return rows.to(x.device)
-
-    def attn1(
-        n: Tensor, context: Tensor, value: Tensor, extra: dict[str, Any]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        if context is not n:  # not self-attention
-            return n, context, value
-        if n.shape[1] not in by_size:
-            by_size[n.shape[1]] = gather(n.shape[1])
-        rows = by_size[n.shape[1]]
-        if rows is None:
-            return n, context, value
-        swapped = n[rows]
-        return swapped, swapped, value
-
-    return attn1

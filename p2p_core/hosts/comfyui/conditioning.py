@@ -61,7 +61,8 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
     """Resolve the chains and encode every prompt. Raises `ValueError` as `controller.plan` does."""
     if clip is None:
         raise ValueError(
-            "Expected a CLIP, got none: the checkpoint has no text encoder. Load one with a CLIP loader."
+            "Expected a CLIP, got none: the checkpoint has no text encoder. "
+            "Load one with a CLIP loader."
         )
     controller = plan(source_prompt, chains, lambda text: read(clip, text))
     encoded = [
@@ -118,8 +119,9 @@ def matched(conditioning: Conditioning, rows: Rows, name: str) -> Conditioning:
     for cond, extra in conditioning:
         if cond.shape[0] not in (1, rows.sources):
             raise ValueError(
-                f"Expected a {name} conditioning of 1 row or of {rows.sources} (one for each latent), "
-                f"got {cond.shape[0]}. Encode one {name} prompt, or as many as the latent batch has images."
+                f"Expected a {name} conditioning of 1 row or of {rows.sources} "
+                f"(one for each latent), got {cond.shape[0]}. "
+                f"Encode one {name} prompt, or as many as the latent batch has images."
             )
         blocks = 1 if cond.shape[0] == 1 else 1 + rows.edits
         repeated = {

@@ -32,13 +32,15 @@ def load_demo(path: Path = WEIGHTS) -> tuple[Any, Any, Any]:
     """
     if not path.is_file():
         raise ValueError(
-            f"Expected the demo model at {path}, which does not exist. Reinstall the pack: the file ships with it."
+            f"Expected the demo model at {path}, which does not exist. "
+            "Reinstall the pack: the file ships with it."
         )
     with safetensors.safe_open(str(path), framework="pt") as file:
         metadata = file.metadata() or {}
     if "p2p_demo" not in metadata:
         raise ValueError(
-            f"Expected a demo checkpoint with its configuration in the metadata, got {path.name} without it. "
+            "Expected a demo checkpoint with its configuration in the metadata, "
+            f"got {path.name} without it. "
             "Load other checkpoints with the stock checkpoint loader."
         )
     config = json.loads(metadata["p2p_demo"])

@@ -68,13 +68,16 @@ def _checked_latent(model: Any, latent: dict[str, Any]) -> Tensor:
     samples = latent["samples"]
     if getattr(samples, "is_nested", False):
         raise ValueError(
-            "Expected one latent image or a batch of them, got a nested latent. Sample its parts apart."
+            "Expected one latent image or a batch of them, got a nested latent. "
+            "Sample its parts apart."
         )
     samples = comfy.sample.fix_empty_latent_channels(model, samples)
     channels = model.get_model_object("latent_format").latent_channels
     if samples.ndim != 4 or samples.shape[1] != channels:
         raise ValueError(
-            f"Expected a latent of shape [images, {channels}, height, width], got {list(samples.shape)}. "
-            "Encode the image with this model's own VAE, or use an empty latent for this kind of model."
+            f"Expected a latent of shape [images, {channels}, height, width], "
+            f"got {list(samples.shape)}. "
+            "Encode the image with this model's own VAE, or use an empty latent for this kind of "
+            "model."
         )
     return samples

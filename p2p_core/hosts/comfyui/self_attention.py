@@ -1,0 +1,86 @@
+"""Self-attention injection: edited rows take the source row's queries and keys, not its values.
+
+There are two ways in. `attn1_patch` comes before other extensions' patches, so that those that
+shorten or cut the sequence do it to all rows alike, but the host holds what a patch returns until
+the block ends, which shows in peak memory. Where nobody else is at self-attention, overriding the
+attention function does the same and holds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CROSS_MARK = "p2p_cross"
+"""In the options of everything that a cross-attention layer calls: not ours to inject into."""
+
+OVERRIDE = "optimized_attention_override"
+"""The host's single slot for a function in the place of its attention."""
+
+
+@dataclass(frozen=True)
+class SelfEdit:
+    """Which rows of one call take whose self-attention, in layers up to which size."""
+
+    injected: Sequence[tuple[int, int, float]]
+    """(row, source row, reach: largest side as a fraction of the latent's)"""
+    rows: int
+    latent_pixels: int
+    device: torch.device
+    _gathers: dict[int, Tensor | None] = field(default_factory=dict, init=False, compare=False)
+
+    def gather(self, pixels: int) -> Tensor | None:
+        """int64[rows]: whose queries and keys each row uses in a layer of `pixels`; None: its own."""
+        if pixels not in self._gathers:
+            side = (pixels / self.latent_pixels) ** 0.5
+            rows = torch.arange(self.rows)
+            for row, source, reach in self.injected:
+                if side <= reach + 1e-3:
+                    rows[row] = source
+            own = torch.equal(rows, torch.arange(self.rows))
+            self._gathers[pixels] = None if own else rows.to(self.device)
+        return self._gathers[pixels]
+
+    def install(self, options: dict[str, Any]) -> None:
+        """Into the transformer_options of one call; they and what they hold are not shared."""
+        patches = options.get("patches", {})
+        if patches.get("attn1_patch") or options.get("patches_replace", {}).get("attn1"):
+            options["patches"] = {
+                **patches,
+                "attn1_patch": [self._patch, *patches.get("attn1_patch", [])],
+            }
+        else:
+            options[OVERRIDE] = self._override(options.get(OVERRIDE))
+
+    def _patch(
+        self, n: Tensor, context: Tensor, value: Tensor, extra: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rows = self.gather(n.shape[1])
+        if context is not n or rows is None:
+            return n, context, value
+        swapped = n[rows]
+        return swapped, swapped, value
+
+    def _override(self, theirs: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
+        def override(
+            attention: Callable[..., Tensor],
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            *args: Any,
+            **named: Any,
+        ) -> Tensor:
+            options = named.get("transformer_options") or {}
+            if CROSS_MARK not in options and q.shape == k.shape and q.shape[0] == self.rows:
+                rows = self.gather(q.shape[1])
+                if rows is not None:
+                    q, k = q[rows], k[rows]
+            if theirs is not None:
+                return theirs(attention, q, k, v, *args, **named)
+            return attention(q, k, v, *args, **named)
+
+        return override
