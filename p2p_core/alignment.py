@@ -15,7 +15,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from .tokens import Prompt, Word
+from .tokens import Prompt
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,3 @@ def _spread(matrix: Tensor, rows: list[int], columns: list[int]) -> None:
     overlap = (high - low).clamp(min=0) * len(rows)
     overlap[overlap < 1e-9] = 0
     matrix[torch.tensor(rows)[:, None], torch.tensor(columns)[None, :]] = overlap.float()
-
-
-def changed_words(prompt: Prompt, spans: Sequence[Span], edit: int) -> list[Word]:
-    """The words of the edited prompt that edit number `edit` wrote."""
-    return [prompt.words[j] for span in spans if span.edit == edit for j in span.edited]

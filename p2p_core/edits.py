@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .alignment import Draft, Span, changed_words
+from .alignment import Draft, Span
 from .schedules import Window
 from .tokens import Prompt
 
@@ -121,7 +121,8 @@ def governed_tokens(edited: Prompt, spans: Sequence[Span], carried: Tensor, inde
     which have windows of their own, and not tokens that have no counterpart in the source.
     """
     governs = (carried.sum(0) > 0).float()
-    for other in {span.edit for span in spans} - {None, index}:
-        for word in changed_words(edited, spans, other):  # type: ignore[arg-type]
-            governs[list(word.tokens)] = 0.0
+    for span in spans:
+        if span.edit is not None and span.edit != index:
+            for j in span.edited:
+                governs[list(edited.words[j].tokens)] = 0.0
     return governs

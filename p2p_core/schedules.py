@@ -55,7 +55,7 @@ def progress(sigma: float, sigmas: Sequence[float]) -> float:
             "Give the sampler a falling schedule."
         )
     steps = len(sigmas) - 1
-    if sigma >= sigmas[0]:
+    if sigma >= sigmas[0] * (1 - _TOLERANCE):
         return 0.0
     if sigma <= sigmas[-1]:
         return 1.0

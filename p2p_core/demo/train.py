@@ -17,7 +17,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .architecture import CONFIG, WEIGHTS, checkpoint_names
-from .scenes import SIZE, Scene, caption, has_held_out, render, sample_scene
+from .scenes import SIZE, Scene, caption, has_held_out, item_mask, render, sample_scene
 
 log = logging.getLogger("p2p.train")
 
@@ -44,6 +44,9 @@ LATENT_STD = 0.5
 """Standard deviation of each latent channel as the UNet sees it. Below 1, so that SD1's terminal
 noise, which is not quite all noise, drowns the mean of a flat background too.
 """
+FOCUS_FROM, FOCUS = 2500, 5.0
+"""From this step on the loss weighs objects, a tenth of a picture, up to 1 + FOCUS times as much as
+the ground, which is learnt by then."""
 TOKENS = CONFIG["text"]["tokens"]
 START, END = CONFIG["text"]["vocabulary"] - 2, CONFIG["text"]["vocabulary"] - 1
 SHEET_PROMPTS = (
@@ -314,6 +317,19 @@ def encode_scenes(
     return scenes, _normalise(raw, statistics), statistics
 
 
+def object_regions(scenes: Sequence[Scene], out: Path) -> Tensor:
+    """Where a scene's objects are, at the latent's resolution: float16[scenes h w] in 0–1."""
+    cache = out / "regions.safetensors"
+    if not cache.exists():
+        regions: list[Tensor] = []
+        for scene in tqdm(scenes, desc="regions", mininterval=5):
+            masks = [np.asarray(item_mask(item), dtype=np.float32) / 255 for item in scene.items]
+            covered = F.avg_pool2d(torch.from_numpy(sum(masks))[None, None], 8)
+            regions.append(F.max_pool2d(covered, 3, stride=1, padding=1)[0, 0].half())
+        save_file({"regions": torch.stack(regions)}, cache)
+    return load_file(cache)["regions"]
+
+
 def _normalise(latents: Tensor, statistics: Tensor) -> Tensor:
     mean, std = rearrange(statistics.to(latents), "s c -> s c 1 1")
     return (latents - mean) / std * LATENT_STD
@@ -352,6 +368,7 @@ def train_generator(
     optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=True)
     stage = Stage(out / "generator.pt", model, optimiser, extra=average)
     pool, latents, statistics = encode_scenes(autoencoder, out, scenes, seed)
+    focus = object_regions(pool, out)
     seen = [i for i, scene in enumerate(pool) if not has_held_out(scene)]
     signal, noise_level = signal_and_noise()
     started, losses = time.monotonic(), []
@@ -370,7 +387,12 @@ def train_generator(
         noise = torch.randn_like(x0)
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
             predicted = model(a * x0 + s * noise, t, ids)
-        loss = F.mse_loss(predicted.float(), a * noise - s * x0)
+        error = (predicted.float() - (a * noise - s * x0)).square()
+        if step >= FOCUS_FROM:
+            weight = 1 + FOCUS * focus[picks, None].to(DEVICE).float()
+            loss = (error * weight).mean() / weight.mean()
+        else:
+            loss = error.mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,13 +41,18 @@ def to_prompt(
 
 
 def _widget_values(node: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    values = iter(node.get("widgets_values") or ())
+    values = deque(node.get("widgets_values") or ())
     for name, (kind, *rest) in {**inputs.get("required", {}), **inputs.get("optional", {})}.items():
         options: Mapping[str, Any] = rest[0] if rest else {}
         if (isinstance(kind, list) or kind in WIDGET_TYPES) and not options.get("forceInput"):
-            yield name, next(values)
-            if options.get("control_after_generate"):
-                next(values)
+            if not values:
+                raise ValueError(
+                    f"Expected a value for {name!r} of {node['type']!r}, got none. "
+                    "Save the workflow again with the version of the pack that runs it."
+                )
+            yield name, values.popleft()
+            if options.get("control_after_generate") and values:
+                values.popleft()
 
 
 def by_type(prompt: Mapping[str, Mapping[str, Any]], class_type: str) -> dict[str, Any]:

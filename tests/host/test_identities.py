@@ -2,11 +2,15 @@
 
 import copy
 
+import comfy.sample
 import pytest
 import torch
 from runs import PROMPT, Settings, relative
 
+from p2p_core.controller import Rows
 from p2p_core.edits import SelfInjection, WordSwap
+from p2p_core.hosts.comfyui.attention import attach
+from p2p_core.hosts.comfyui.conditioning import batched, build_controller
 from p2p_core.schedules import Window
 
 NEVER = Window(0.0, 0.0)
@@ -92,6 +96,28 @@ def test_images_that_are_not_square(p2p, stock):
     source, edited = p2p([(swap(),)], latent, Settings())
     assert relative(source, stock(PROMPT, latent, Settings())) <= TOLERANCE
     assert edited.shape == (1, 4, 24, 16)
+
+
+def test_an_area_of_the_positive_leaves_the_negative_alone(demo, p2p, latent):
+    """The host copies an area, uuid and all, to the negative: an area of everything changes nothing."""
+    encoded = build_controller(demo.clip, PROMPT, [(swap(),)])
+    (cond, extra) = batched(encoded.conditioning, Rows(1, 1), encoded.controller)[0]
+    plain = p2p([(swap(),)], latent, Settings())
+    noise = comfy.sample.prepare_noise(latent["samples"], Settings().seed).repeat(2, 1, 1, 1)
+    result = comfy.sample.sample(
+        attach(demo.model),
+        noise,
+        Settings().steps,
+        Settings().cfg,
+        "euler",
+        "normal",
+        [[cond, {**extra, "area": (16, 16, 0, 0)}]],
+        demo.encode(""),
+        torch.zeros_like(noise),
+        disable_pbar=True,
+        seed=Settings().seed,
+    )
+    assert relative(result, torch.cat(plain)) <= TOLERANCE
 
 
 def test_a_batch_of_sources_and_many_edits(p2p, stock):

@@ -33,6 +33,13 @@ def test_progress_rises_as_noise_falls(a, b):
     assert 0 <= progress(high, SIGMAS) <= progress(low, SIGMAS) <= 1
 
 
+@given(st.floats(0.01, 1000.0), st.floats(-1e-6, 1e-6))
+def test_a_level_that_went_through_float32_is_still_its_step(top, error):
+    """Samplers that work in log σ give the first level back a rounding away from itself."""
+    assert progress(top * (1 + error), [top, top / 2, 0.0]) == pytest.approx(0.0, abs=1e-5)
+    assert progress(top / 2 * (1 + error), [top, top / 2, 0.0]) == pytest.approx(0.5, abs=1e-5)
+
+
 def test_between_levels_progress_is_between_theirs():
     assert progress(math.sqrt(7.0 * 3.0), SIGMAS) == pytest.approx(0.3)
     assert progress(0.15, SIGMAS) == pytest.approx(0.9)

@@ -150,7 +150,7 @@ def _start_run(
 def _with_edits(
     options: dict[str, Any], run: Run, blocks: Sequence[Block], x: Tensor, tokens: int
 ) -> dict[str, Any]:
-    """transformer_options for one call with this moment's edits; the given ones if there are none."""
+    """transformer_options for one call with this moment's edits; the given ones if none."""
     edits = list(run.edits(options["uuids"], x.shape[0], float(options["sigmas"][0]), tokens))
     cross = CrossEdit.of([edit for edit, _ in edits], x.shape[0], x.device)
     injected = [(edit.row, edit.source, reach) for edit, reach in edits if reach]

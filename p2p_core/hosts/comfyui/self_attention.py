@@ -34,7 +34,7 @@ class SelfEdit:
     _gathers: dict[int, Tensor | None] = field(default_factory=dict, init=False, compare=False)
 
     def gather(self, pixels: int) -> Tensor | None:
-        """int64[rows]: whose queries and keys each row uses in a layer of `pixels`; None: its own."""
+        """int64[rows]: whose queries and keys each row takes at `pixels` pixels; None: its own."""
         if pixels not in self._gathers:
             side = (pixels / self.latent_pixels) ** 0.5
             rows = torch.arange(self.rows)

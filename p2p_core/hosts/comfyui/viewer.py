@@ -47,8 +47,12 @@ def attach_viewer(model: Any, positive: Conditioning, maps: MapSum) -> tuple[Any
         **named: Any,
     ) -> Any:
         marked = {c["uuid"] for conds in guider.conds.values() for c in conds if VIEW_KEY in c}
-        extra_args["model_options"]["transformer_options"][VIEW_KEY] = marked
-        return executor(guider, sigmas, extra_args, *rest, **named)
+        options = extra_args["model_options"]["transformer_options"]
+        options[VIEW_KEY] = marked
+        try:
+            return executor(guider, sigmas, extra_args, *rest, **named)
+        finally:
+            del options[VIEW_KEY]
 
     patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, VIEW_KEY, start)
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, VIEW_KEY, apply_model)
