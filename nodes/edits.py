@@ -12,8 +12,9 @@ from .common import CATEGORY, Edit, optional_schema
 
 
 def window_inputs(cross_end: float, self_end: float) -> list[Any]:
-    """When attention is taken from the source: the paper's cross_replace_steps and
-    self_replace_steps.
+    """The inputs that say when attention is taken from the source.
+
+    They are the paper's cross_replace_steps and self_replace_steps.
     """
 
     def fraction(name: str, default: float, tooltip: str) -> Any:
@@ -66,8 +67,9 @@ def self_injection(start: float, end: float, reach: float) -> SelfInjection:
 
 
 class P2PWordSwap(io.ComfyNode):
-    """Swap words of the prompt; the new words stand where the old ones stood (paper section 4, word
-    swap).
+    """Swap words of the prompt; the new words stand where the old ones stood.
+
+    Paper section 4, word swap.
     """
 
     @classmethod

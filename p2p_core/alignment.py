@@ -1,9 +1,9 @@
-"""Source prompt × edited prompt: which words are kept, swapped, inserted, deleted, and where
-attention goes.
+"""Align source and edited prompt: which words correspond, and where attention goes.
 
-A `Draft` remembers how the edited text came from the source text; `align` turns it into spans of
-words once both prompts are tokenised; `mapper` turns the spans into the matrix that carries the
-source's attention columns over (paper section 4, eq. for word swap and A(j) of prompt refinement).
+Words are kept, swapped, inserted or deleted. A `Draft` remembers how the edited text came from the
+source text; `align` turns it into spans of words once both prompts are tokenised; `mapper` turns
+the spans into the matrix that carries the source's attention columns over (paper section 4, eq. for
+word swap and A(j) of prompt refinement).
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from .tokens import Prompt
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of the edited text and the characters `start:end` of the source text that it stands
-    for.
-    """
+    """A run of the edited text, standing for the source text's characters `start:end`."""
 
     start: int
     end: int
@@ -78,8 +76,9 @@ class Draft:
 
 @dataclass(frozen=True)
 class Span:
-    """Words `source` of the source prompt became words `edited` of the edited prompt, written by
-    `edit` if changed.
+    """Words `source` of the source prompt became words `edited` of the edited prompt.
+
+    `edit` is the index of the edit that wrote them, None if they are unchanged.
     """
 
     source: range
@@ -88,7 +87,7 @@ class Span:
 
     @property
     def kind(self) -> str:
-        """kept, swapped, inserted or deleted"""
+        """One of kept, swapped, inserted and deleted."""
         if self.edit is None:
             return "kept"
         return (
@@ -119,13 +118,12 @@ def align(draft: Draft, source: Prompt, edited: Prompt) -> tuple[Span, ...]:
 
 
 def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
-    """Where the source's attention goes: float32[source_tokens edited_tokens], to be used as M_src
-    @ mapper.
+    """Where the source's attention goes: float32[source_tokens edited_tokens].
 
-    Spans of equally many tokens map one to one; otherwise every edited token gets the sum of the
-    source span's columns divided by the number of edited tokens. Special tokens map to their like:
-    start to start, end to end, padding to padding, its mass kept. A column of zeros belongs to an
-    inserted token.
+    To be used as M_src @ mapper. Spans of equally many tokens map one to one; otherwise every
+    edited token gets the sum of the source span's columns divided by the number of edited tokens.
+    Special tokens map to their like: start to start, end to end, padding to padding, its mass kept.
+    A column of zeros belongs to an inserted token.
     """
     matrix = torch.zeros(source.length, edited.length)
     for span in spans:
@@ -141,8 +139,9 @@ def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
 
 
 def _special_blocks(prompt: Prompt) -> list[list[int]]:
-    """Positions of special tokens: before the words, between them (chunk ends), the end token,
-    padding.
+    """Positions of the special tokens, in four blocks.
+
+    Before the words, between them (chunk ends), the end token, padding.
     """
     words = sorted(t for word in prompt.words for t in word.tokens)
     taken = set(words)
@@ -155,8 +154,9 @@ def _special_blocks(prompt: Prompt) -> list[list[int]]:
 
 
 def _spread(matrix: Tensor, rows: list[int], columns: list[int]) -> None:
-    """Lay `rows` evenly over `columns`, each row's mass kept: the identity if they are equally
-    many.
+    """Lay `rows` evenly over `columns`, each row's mass kept.
+
+    The identity if they are equally many.
     """
     if not rows or not columns:
         return

@@ -16,8 +16,10 @@ from torch import Tensor
 from .edits import Pair
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""attention(q[rows pixels channels], k[rows tokens channels], v[rows tokens channels]) → [rows
-pixels channels].
+"""A function that computes attention.
+
+attention(q[rows pixels channels], k[rows tokens channels], v[rows tokens channels])
+→ [rows pixels channels].
 """
 
 
@@ -37,13 +39,14 @@ class CrossEdit:
     rows: Tensor
     """int64[edited]: the rows that are edited."""
     gather: Tensor
-    """int64[rows]: the row whose queries and keys each row's first attention call uses; its own if
-    not edited.
+    """int64[rows]: the row whose queries and keys each row's first attention call uses.
+
+    A row that is not edited uses its own.
     """
     inject: tuple[tuple[Tensor, Tensor], ...]
     """(rows, matrix[source_tokens edited_tokens]): edited rows that share a matrix."""
     keep: Tensor
-    """float[edited tokens 1]"""
+    """float[edited tokens 1]: the factor on each edited row's own attention."""
     keeping: Tensor
     """int64[some]: which of `rows` keep any of their own attention."""
 
@@ -84,8 +87,9 @@ class CrossEdit:
         return out
 
     def adjust(self, output: Tensor, attention: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The same edit as a difference, on the `output` of somebody else's replacement of this
-        layer's attention.
+        """The same edit as a difference, added to the `output` of somebody else's replacement.
+
+        The replacement is one of this layer's attention.
         """
         for rows, matrix in self.inject:
             source = self.gather[rows]

@@ -28,10 +28,10 @@ def indicator(words: Sequence[Sequence[Word]], tokens: int) -> Tensor:
 
 
 def word_map(attention: Attend, q: Tensor, k: Tensor, columns: Tensor, heads: int) -> Tensor:
-    """Attention of every pixel to a row's words, summed over their tokens, meaned over heads:
-    float[rows pixels].
+    """Attention of every pixel to a row's words: float[rows pixels].
 
-    `columns` is float[rows tokens] as from `indicator`.
+    Summed over the words' tokens, meaned over heads. `columns` is float[rows tokens] as from
+    `indicator`.
     """
     width = k.shape[-1] // heads
     value = torch.zeros(*k.shape[:2], heads, width, dtype=k.dtype, device=k.device)
@@ -83,8 +83,9 @@ def enlarged(maps: Tensor, height: int, width: int) -> Tensor:
 
 
 def heatmap(maps: Tensor, image: Tensor) -> Tensor:
-    """Maps in 0–1 laid over images as light on a darkened picture: float[rows height width 3] in
-    0–1.
+    """Maps in 0–1 laid over images as light on a darkened picture.
+
+    Returns float[rows height width 3] in 0–1.
     """
     light = enlarged(maps, image.shape[1], image.shape[2])
     return image * (0.25 + 0.75 * repeat(light, "rows h w -> rows h w c", c=3))

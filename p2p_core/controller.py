@@ -1,6 +1,4 @@
-"""A run's plan: one source prompt, its edited branches, and the rows of the batch that they are
-sampled in.
-"""
+"""A run's plan: one source prompt, its edited branches, and the batch rows they are sampled in."""
 
 from __future__ import annotations
 

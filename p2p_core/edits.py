@@ -24,9 +24,9 @@ class Pair:
     """M̂ = M_src · inject + M_edit · diag(keep)."""
 
     inject: Tensor
-    """float[source_tokens edited_tokens]"""
+    """float[source_tokens edited_tokens]: carries the source's attention over."""
     keep: Tensor
-    """float[edited_tokens]"""
+    """float[edited_tokens]: the factor on the edited branch's own attention."""
 
     @classmethod
     def untouched(cls, source_tokens: int, edited_tokens: int) -> Pair:
@@ -38,22 +38,21 @@ class Pair:
         return not self.inject.any() and bool((self.keep == 1).all())
 
     def tiled(self, source: int, edited: int) -> Pair:
-        """The pair for prompts repeated `source` and `edited` times along their tokens, as hosts
-        pad unequal lengths.
+        """The pair for prompts repeated `source` and `edited` times along their tokens.
 
-        Repeating keys divides each copy's attention by the number of copies and leaves the output
-        as it was.
+        Hosts pad unequal lengths so. Repeating keys divides each copy's attention by the number of
+        copies and leaves the output as it was.
         """
         return Pair(self.inject.repeat(source, edited) / edited, self.keep.repeat(edited))
 
 
 @dataclass(frozen=True)
 class SelfInjection:
-    """When and where an edited row takes the source row's self-attention map (paper section 4,
-    "f(t)").
+    """When and where an edited row takes the source row's self-attention map.
 
-    `reach` is the largest side of a layer, as a fraction of the latent's side, that it is done in:
-    0.25 is the 16×16 layers of a 64×64 latent and below, 1 is every layer.
+    Paper section 4, "f(t)". `reach` is the largest side of a layer, as a fraction of the latent's
+    side, that it is done in: 0.25 is the 16×16 layers of a 64×64 latent and below, 1 is every
+    layer.
     """
 
     window: Window = field(default_factory=Window)
@@ -75,8 +74,9 @@ class Edit(Protocol):
     def self_injection(self) -> SelfInjection: ...
 
     def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
-        """Change the text; `present` is the draft's text with its words, `index` this edit's place
-        in its chain.
+        """Change the text.
+
+        `present` is the draft's text with its words, `index` this edit's place in its chain.
         """
         ...
 
@@ -90,8 +90,9 @@ class Edit(Protocol):
 
 @dataclass(frozen=True)
 class WordSwap:
-    """Replace words, keep their place: the new words take the attention of the old ones (paper
-    section 4).
+    """Replace words, keep their place: the new words take the attention of the old ones.
+
+    Paper section 4.
     """
 
     words: str
@@ -107,8 +108,10 @@ class WordSwap:
         return draft.replace(start, end, self.replacement.strip(), index)
 
     def transform(self, pair: Pair, alpha: float, carried: Tensor, governs: Tensor) -> Pair:
-        """Per governed token j: inject[:, j] → α · carried[:, j] + (1 − α) · inject[:, j], keep[j]
-        → (1 − α) · keep[j].
+        """Blend the carried attention into the governed tokens' columns.
+
+        Per governed token j: inject[:, j] → α · carried[:, j] + (1 − α) · inject[:, j],
+        keep[j] → (1 − α) · keep[j].
         """
         weight = alpha * governs
         return Pair(weight * carried + (1 - weight) * pair.inject, (1 - weight) * pair.keep)

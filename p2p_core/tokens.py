@@ -13,8 +13,9 @@ _PIECE = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]+|_+")
 
 @dataclass(frozen=True)
 class Word:
-    """One word as written: its characters `text[start:end]` of the prompt, its positions among the
-    tokens.
+    """One word as written.
+
+    Its characters `text[start:end]` of the prompt, its positions among the tokens.
     """
 
     text: str
@@ -25,8 +26,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as written, its words in order, and the length of the token sequence it is encoded
-    to.
+    """A prompt as written, its words in order, and the length of its token sequence.
 
     Positions that no word names are special tokens: start, end and padding of every chunk.
     """
@@ -36,9 +36,9 @@ class Prompt:
     length: int
 
     def find(self, phrase: str, occurrence: int = 1) -> range:
-        """Indices of the words that spell `phrase`, whatever their case; `occurrence` counts from
-        1.
+        """Indices of the words that spell `phrase`, whatever their case.
 
+        `occurrence` counts from 1.
         Raises `ValueError` naming the prompt's words where the phrase is not there, or not that
         often.
         """

@@ -1,9 +1,8 @@
-"""The demo model's architecture, and its weights' names in diffusers and in Stable Diffusion 1.x
-checkpoints.
+"""The demo model's architecture, and its weights' names.
 
 Training builds the three networks with diffusers and transformers; the shipped file carries the
-names of an SD1.x checkpoint, which is what hosts read. `checkpoint_names` is the one table between
-the two.
+names of a Stable Diffusion 1.x (SD1.x) checkpoint, which is what hosts read. `checkpoint_names` is
+the one table between the two.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 WEIGHTS = Path(__file__).with_name("demo_model.safetensors")
-"""The shipped checkpoint: SD1.x names, fp16, its configuration as JSON under the metadata key
-"p2p_demo".
+"""The shipped checkpoint.
+
+SD1.x names, fp16, its configuration as JSON under the metadata key "p2p_demo".
 """
 
 CONFIG: dict[str, Any] = {
@@ -131,8 +131,7 @@ def _translate(
 def checkpoint_names(
     unet: list[str], autoencoder: list[str], text: list[str]
 ) -> dict[str, dict[str, str]]:
-    """Weight name in diffusers/transformers → name in an SD1.x checkpoint, for each of the three
-    networks.
+    """Weight name in diffusers/transformers → name in an SD1.x checkpoint, for all three networks.
 
     Raises `ValueError` for a name that no block of `CONFIG` accounts for.
     """

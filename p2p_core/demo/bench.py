@@ -1,9 +1,8 @@
-"""`make bench`: what an edit costs, beside the stock KSampler with as many images in the same
-process.
+"""`make bench`: what an edit costs, beside the stock KSampler.
 
-Source and edit sampled together by the P2P KSampler, attention injected in every step and every
-layer (the most there is to do), against the stock KSampler with a batch of two. Writes
-output/bench/report.json; stock = 1.
+The stock run makes as many images in the same process. Source and edit sampled together by the P2P
+KSampler, attention injected in every step and every layer (the most there is to do), against the
+stock KSampler with a batch of two. Writes output/bench/report.json; stock = 1.
 """
 
 from __future__ import annotations

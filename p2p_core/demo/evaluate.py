@@ -1,6 +1,6 @@
-"""How good the demo model is: `make evaluate` writes output/evaluate/report.json and a sample
-sheet.
+"""How good the demo model is.
 
+`make evaluate` writes output/evaluate/report.json and a sample sheet.
 Captions that training never saw are sampled with the host's own KSampler, and what is in the
 pictures is read off by matching them against the renderer.
 """
@@ -47,8 +47,9 @@ MAP_THRESHOLD = 0.4
 
 @dataclass(frozen=True)
 class Case:
-    """A caption and what a picture of it must show. The last object is the one whose word map is
-    measured.
+    """A caption and what a picture of it must show.
+
+    The last object is the one whose word map is measured.
     """
 
     caption: str
@@ -57,8 +58,9 @@ class Case:
 
 
 def cases(count: int, seed: int) -> Iterator[Case]:
-    """Captions that name the background and each object's colour and shape: combinations kept from
-    training.
+    """Captions that name the background and each object's colour and shape.
+
+    Their combinations are those kept from training.
     """
     rng = random.Random(f"evaluation {seed}")
     unseen = {
@@ -88,8 +90,9 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def word_map_iou(word_map: torch.Tensor, mask: np.ndarray) -> float:
-    """Of a word's thresholded map, float[h w], with an object's mask, bool[H W], at the picture's
-    resolution.
+    """Of a word's thresholded map with an object's mask, at the picture's resolution.
+
+    The map is float[h w], the mask bool[H W].
     """
     region = enlarged(normalised(word_map[None]), *mask.shape)[0].numpy() > MAP_THRESHOLD
     return float((region & mask).sum() / max((region | mask).sum(), 1))

@@ -62,8 +62,9 @@ class Comparison:
 def compare(
     name: str, ours: Callable[[], object], stock: Callable[[], object], repeats: int
 ) -> Comparison:
-    """Alternate the two, which goes first changing every time, and take the median of the pairs'
-    ratios.
+    """Alternate the two and take the median of the pairs' ratios.
+
+    Which goes first changes every time.
     """
     stock()
     ours()

@@ -159,6 +159,7 @@ def _parts(view: _View) -> list[tuple[np.ndarray, int]]:
     ground = _off_line(view.pixels, view.ground)
     labels = np.concatenate((palette, ground[..., None]), axis=-1).argmin(-1)
     light = len(_PALETTE)
+    trust = np.exp(-((palette.min(-1) / 40) ** 2))  # blends of two colours may look like a third
     # Bridge light stripes where they are snow; elsewhere the blend of two stripes, often a grey.
     if view.snow:
         front = ndimage.binary_closing(labels < light, np.ones((11, 3), bool))
@@ -170,10 +171,10 @@ def _parts(view: _View) -> list[tuple[np.ndarray, int]]:
     sizes[0] = 0
     for index in np.flatnonzero((sizes >= SMALLEST) & (sizes <= LARGEST)):
         part = components == index
-        votes = np.bincount(labels[part], minlength=light)[:light]
+        votes = np.bincount(labels[part], trust[part], minlength=light)[:light]
         cores = {
             int(colour): ndimage.binary_opening(part & (labels == colour), _BOX)
-            for colour in np.flatnonzero(votes >= 60)
+            for colour in np.flatnonzero(votes >= 15)
         }
         areas = {colour: int(core.sum()) for colour, core in cores.items()}
         main = [c for c, area in areas.items() if area >= max(60, 0.2 * sum(areas.values()))]
@@ -181,8 +182,8 @@ def _parts(view: _View) -> list[tuple[np.ndarray, int]]:
             apart = [ndimage.distance_transform_edt(~cores[colour]) for colour in main]
             nearest = np.argmin(apart, axis=0)
             parts += [(part & (nearest == place), colour) for place, colour in enumerate(main)]
-        elif votes.max() >= 0.1 * part.sum():
-            parts.append((part, int(votes.argmax())))
+        elif main or votes.max() >= 0.05 * part.sum():
+            parts.append((part, main[0] if main else int(votes.argmax())))
     if view.snow and len(parts) <= 6:  # more are no picture of this world, and slow to pair
         return _joined(view, parts)
     return parts

@@ -93,8 +93,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture as a value. `pebbles` are (x, y, radius, shade) and `horizon` is (height, slope):
-    never captioned.
+    """A picture as a value.
+
+    `pebbles` are (x, y, radius, shade) and `horizon` is (height, slope): never captioned.
     """
 
     items: tuple[Item, ...]
@@ -155,8 +156,9 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {
 
 @lru_cache(maxsize=4096)
 def item_mask(item: Item) -> Image.Image:
-    """Coverage of the item's outline, pattern ignored: a mode-"L" picture, SIZE × SIZE,
-    anti-aliased.
+    """Coverage of the item's outline, pattern ignored.
+
+    A mode-"L" picture, SIZE × SIZE, anti-aliased.
     """
     return _outline(item).resize((SIZE, SIZE), Image.Resampling.BOX)
 
@@ -277,8 +279,9 @@ def is_visible(colour: str, background: str) -> bool:
 
 
 def is_held_out(shape: str, colour: str, background: str) -> bool:
-    """One in eight combinations of shape, colour and ground: kept from training, so that evaluation
-    asks for what the model never saw together.
+    """One in eight combinations of shape, colour and ground is kept from training.
+
+    So evaluation asks for what the model never saw together.
     """
     return zlib.crc32(f"{shape} {colour} {background}".encode()) % 8 == 0
 

@@ -1,5 +1,6 @@
-"""Train the demo model: autoencoder, then UNet and text encoder together, then one SD1.x-style
-file.
+"""Train the demo model.
+
+Autoencoder first, then UNet and text encoder together, then one SD1.x-style file.
 
     python -m p2p_core.demo.train            # all stages, resuming where an earlier run stopped
     python -m p2p_core.demo.train --stage autoencoder --steps 200 --out /tmp/try
@@ -41,12 +42,16 @@ log = logging.getLogger("p2p.train")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LATENT_STD = 0.5
-"""Standard deviation of each latent channel as the UNet sees it. Below 1, so that SD1's terminal
-noise, which is not quite all noise, drowns the mean of a flat background too.
+"""Standard deviation of each latent channel as the UNet sees it.
+
+Below 1, so that SD1's terminal noise, which is not quite all noise, drowns the mean of a flat
+background too.
 """
 FOCUS_FROM, FOCUS = 2500, 5.0
-"""From this step on the loss weighs objects, a tenth of a picture, up to 1 + FOCUS times as much as
-the ground, which is learnt by then."""
+"""From this step on the loss weighs objects up to 1 + FOCUS times as much as the ground.
+
+Objects are a tenth of a picture, and the ground is learnt by then.
+"""
 TOKENS = CONFIG["text"]["tokens"]
 START, END = CONFIG["text"]["vocabulary"] - 2, CONFIG["text"]["vocabulary"] - 1
 SHEET_PROMPTS = (
@@ -117,8 +122,9 @@ def build_text_encoder(vocabulary: int) -> CLIPTextModel:
 
 
 class Captions:
-    """Captions to token ids. Training uses only the rows of CLIP's vocabulary that captions can
-    ever contain.
+    """Captions to token ids.
+
+    Training uses only the rows of CLIP's vocabulary that captions can ever contain.
     """
 
     def __init__(self) -> None:
@@ -153,7 +159,7 @@ def signal_and_noise() -> tuple[Tensor, Tensor]:
 
 
 def render_batch(scenes: list[Scene]) -> Tensor:
-    """uint8[scenes 3 SIZE SIZE]"""
+    """The scenes' pictures: uint8[scenes 3 SIZE SIZE]."""
     return torch.from_numpy(
         rearrange(np.stack([render(s) for s in scenes]), "n h w c -> n c h w").copy()
     )
@@ -225,8 +231,9 @@ class Stage:
 
 
 def train_autoencoder(out: Path, steps: int, seed: int) -> AutoencoderKL:
-    """Reconstruction on 64-pixel crops, half of them on an object; the last eighth of the steps on
-    whole pictures.
+    """Train the autoencoder to reconstruct pictures.
+
+    On 64-pixel crops, half of them on an object; the last eighth of the steps on whole pictures.
     """
     torch.manual_seed(seed)
     model = build_autoencoder().to(DEVICE, memory_format=torch.channels_last)
@@ -297,8 +304,9 @@ def _crops(
 def encode_scenes(
     model: AutoencoderKL, out: Path, count: int, seed: int
 ) -> tuple[list[Scene], Tensor, Tensor]:
-    """Scenes and their latents: (scenes, latents[scenes 4 h w] normalised, statistics[2 4] = mean
-    and std).
+    """Scenes and their latents.
+
+    Returns (scenes, latents[scenes 4 h w] normalised, statistics[2 4] = mean and std).
     """
     rng = random.Random(f"diffusion {seed}")
     scenes = [sample_scene(rng) for _ in range(count)]
@@ -449,8 +457,9 @@ def _decode(autoencoder: AutoencoderKL, latents: Tensor, statistics: Tensor) -> 
 def export(
     out: Path, autoencoder: AutoencoderKL, model: nn.Module, captions: Captions, statistics: Tensor
 ) -> None:
-    """Write the checkpoint: SD1.x names, fp16, latent normalisation folded into the autoencoder's
-    1×1 convolutions.
+    """Write the checkpoint.
+
+    SD1.x names, fp16, latent normalisation folded into the autoencoder's 1×1 convolutions.
     """
     unet, text = model.unet.state_dict(), model.text.state_dict()
     vae = {k: v.float() for k, v in autoencoder.state_dict().items()}
@@ -476,8 +485,9 @@ def export(
 
 
 def _fold_normalisation(vae: dict[str, Tensor], statistics: Tensor) -> None:
-    """Scale and shift the latents so that `latent_scale` × latent has mean 0 and standard deviation
-    `LATENT_STD`.
+    """Scale and shift the latents that the autoencoder makes and reads.
+
+    Afterwards `latent_scale` × latent has mean 0 and standard deviation `LATENT_STD`.
     """
     mean, std = statistics.double().to(vae["quant_conv.weight"].device)
     scale = LATENT_STD / CONFIG["latent_scale"] / std

@@ -56,8 +56,9 @@ def _widget_values(node: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterat
 
 
 def by_type(prompt: Mapping[str, Mapping[str, Any]], class_type: str) -> dict[str, Any]:
-    """The inputs of the one node of this type, to be changed in place. Raises `ValueError` if there
-    is not one.
+    """The inputs of the one node of this type, to be changed in place.
+
+    Raises `ValueError` if there is not one.
     """
     found = [node["inputs"] for node in prompt.values() if node["class_type"] == class_type]
     if len(found) != 1:

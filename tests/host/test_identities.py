@@ -99,7 +99,7 @@ def test_images_that_are_not_square(p2p, stock):
 
 
 def test_an_area_of_the_positive_leaves_the_negative_alone(demo, p2p, latent):
-    """The host copies an area, uuid and all, to the negative: an area of everything changes nothing."""
+    """The host copies an area, uuid and all, to the negative; one of everything changes nothing."""
     encoded = build_controller(demo.clip, PROMPT, [(swap(),)])
     (cond, extra) = batched(encoded.conditioning, Rows(1, 1), encoded.controller)[0]
     plain = p2p([(swap(),)], latent, Settings())

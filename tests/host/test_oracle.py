@@ -1,5 +1,6 @@
-"""Whole sampling runs on the real host against explicit attention maps, edited as the paper writes
-it.
+"""Whole sampling runs on the real host against explicit attention maps.
+
+The maps are edited as the paper writes it.
 """
 
 import comfy.sample
@@ -34,8 +35,9 @@ def output_of(maps, v):
 
 
 def oracle(demo, latent, mapping, cross_steps, self_steps, settings, foreign=None, reach=1.0):
-    """Source and edited row with maps made, edited and multiplied in the open; steps are counted
-    (Euler).
+    """Source and edited row with maps made, edited and multiplied in the open.
+
+    Steps are counted (Euler).
     """
     texts = [demo.encode(PROMPT)[0][0], demo.encode(PROMPT.replace("circle", "big star"))[0][0]]
     model = demo.model.clone()
@@ -183,9 +185,7 @@ def test_an_attention_override_of_another_extension_keeps_working(demo, p2p, cha
 
 
 def test_an_attention_replacement_of_another_extension_keeps_working(demo, p2p, chain, latent):
-    """Such as an image prompt's: it adds its own attention to every row, and must find the edit
-    under it.
-    """
+    """An image prompt's, say, adds its own attention to every row, and finds the edit under it."""
     added = torch.randn(1, 1, 1, generator=torch.Generator().manual_seed(1))
 
     def foreign(q):
@@ -207,8 +207,9 @@ def test_an_attention_replacement_of_another_extension_keeps_working(demo, p2p, 
 
 
 def test_an_edit_stores_no_attention_maps(demo):
-    """Peak memory stays within 5 % of the stock run's with as many images; maps would more than
-    double it.
+    """Peak memory stays within 5 % of the stock run's with as many images.
+
+    Maps would more than double it.
     """
     latent = {"samples": torch.zeros(1, 4, 32, 32)}
     swap = WordSwap("circle", "star", cross=Window(), self_injection=SelfInjection(Window()))

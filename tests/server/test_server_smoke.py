@@ -12,7 +12,7 @@ from p2p_core.hosts.server import PACK_NAME, PromptFailed, Server, ServerFailed
 
 
 def prompt_of(*nodes: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    """A prompt in the API format of (class, inputs), with the node ids "1", "2", …"""
+    """A prompt in the API format of (class, inputs), with node ids that count from "1"."""
     return {
         str(number): {"class_type": name, "inputs": inputs}
         for number, (name, inputs) in enumerate(nodes, start=1)

@@ -29,8 +29,9 @@ ALL = (chunks_of_three, whole_words, context_dependent, swallowing)
 
 
 def reader(tokenise=whole_words, window=75):
-    """`read` as hosts give it: chunks of `window` tokens, each with a start and an end, the last
-    one padded.
+    """`read` as hosts give it.
+
+    Chunks of `window` tokens, each with a start and an end, the last one padded.
     """
 
     def read(text):

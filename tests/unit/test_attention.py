@@ -1,5 +1,6 @@
-"""The value-side algebra against an explicit softmax, written here from the paper's definitions, in
-float64.
+"""The value-side algebra against an explicit softmax, in float64.
+
+The softmax is written here from the paper's definitions.
 """
 
 import itertools
@@ -19,7 +20,7 @@ def heads(x):
 
 
 def explicit_maps(q, k):
-    """M = softmax(QKᵀ/√d): [rows heads pixels tokens]"""
+    """M = softmax(QKᵀ/√d): [rows heads pixels tokens]."""
     q, k = heads(q), heads(k)
     return torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, dim=-1)
 

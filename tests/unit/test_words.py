@@ -1,5 +1,6 @@
-"""Words, tokens and alignment: for any text and any tokenizer, every token is covered and nothing
-crashes.
+"""Words, tokens and alignment, for any text and any tokenizer.
+
+Every token is covered and nothing crashes.
 """
 
 import re

@@ -67,8 +67,9 @@ class Run:
     def edits(
         self, uuids: Sequence[Any], rows: int, sigma: float, tokens: int
     ) -> Iterator[tuple[RowEdit, float]]:
-        """Row edits and self-attention reaches for one call of the network with these
-        conditionings, in this order.
+        """Row edits and self-attention reaches for one call of the network.
+
+        The call is with these conditionings, in this order.
         """
         chunk = rows // len(uuids)
         for n, name in enumerate(uuids):
@@ -90,8 +91,9 @@ class Run:
 
 
 def attach(model: Any) -> Any:
-    """A clone of the model that obeys the controllers its conditionings carry. Raises `ValueError`,
-    see `cross_attention_blocks`.
+    """A clone of the model that obeys the controllers its conditionings carry.
+
+    Raises `ValueError`, see `cross_attention_blocks`.
     """
     blocks = cross_attention_blocks(model)
     patched = model.clone()

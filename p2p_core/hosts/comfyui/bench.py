@@ -19,7 +19,7 @@ from .demo import load_demo
 from .sampling import sample
 
 Work = tuple[Callable[[], Any], Callable[[], Any]]
-"""(ours, stock)"""
+"""The two runs to compare: (ours, stock)."""
 
 PROMPT = "a red circle on the grass"
 ALWAYS = WordSwap("circle", "star", cross=Window(), self_injection=SelfInjection(Window()))

@@ -20,8 +20,9 @@ Conditioning = list[list[Any]]
 
 
 def read(clip: Any, text: str) -> Prompt:
-    """The words of `text` and their tokens, as this CLIP sees them: weights, brackets and 75-token
-    chunks included.
+    """The words of `text` and their tokens, as this CLIP sees them.
+
+    Weights, brackets and 75-token chunks included.
     """
     chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
     flat = [entry for chunk in chunks for entry in chunk]
@@ -49,8 +50,9 @@ def _token_key(token: Any) -> Any:
 
 @dataclass(frozen=True)
 class EncodedController:
-    """A controller and its prompts' conditioning: one row for the source, then one for every
-    branch.
+    """A controller and its prompts' conditioning.
+
+    One row for the source, then one for every branch.
     """
 
     controller: Controller
@@ -76,8 +78,9 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
 
 
 def _stack(entries: list[list[Any]], length: int) -> list[Any]:
-    """Entries of one row each → one entry of as many rows; texts repeated to `length` tokens as the
-    host does.
+    """Entries of one row each → one entry of as many rows.
+
+    Texts are repeated to `length` tokens as the host does.
     """
     cond = torch.cat([entry[0].repeat(1, length // entry[0].shape[1], 1) for entry in entries])
     extra = dict(entries[0][1])
@@ -112,8 +115,9 @@ def batched(conditioning: Conditioning, rows: Rows, controller: Controller) -> C
 
 
 def matched(conditioning: Conditioning, rows: Rows, name: str) -> Conditioning:
-    """A conditioning of one row or of one a source, for all rows of the batch. Raises `ValueError`
-    for other counts.
+    """A conditioning of one row or of one a source, for all rows of the batch.
+
+    Raises `ValueError` for other counts.
     """
     matched: Conditioning = []
     for cond, extra in conditioning:

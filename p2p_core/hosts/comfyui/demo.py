@@ -186,9 +186,9 @@ class DemoPipeline:
         cfg: float,
         words: Sequence[str] | None = None,
     ) -> tuple[np.ndarray, torch.Tensor | None]:
-        """One image a text, all from one seed's noise batch: (uint8[texts h w 3], word maps[texts h
-        w] or None).
+        """One image a text, all from one seed's noise batch.
 
+        Returns (uint8[texts h w 3], word maps[texts h w] or None).
         `words` names the word of each text whose attention map is returned, at the latent's own
         resolution.
         """
@@ -219,7 +219,7 @@ class DemoPipeline:
         return self.decode(samples), None if maps is None else maps.mean()
 
     def decode(self, samples: torch.Tensor) -> np.ndarray:
-        """uint8[images h w 3]"""
+        """The images of latents: uint8[images h w 3]."""
         return (self.vae.decode(samples).clamp(0, 1) * 255).round().byte().cpu().numpy()
 
     def round_trip(self, images: np.ndarray) -> np.ndarray:

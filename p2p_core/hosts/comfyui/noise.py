@@ -12,8 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class SharedNoise(TorchFunctionMode):
-    """While active, noise drawn for a whole batch is drawn for its sources and repeated for their
-    edits.
+    """While active, a whole batch's noise is drawn for its sources and repeated for their edits.
 
     The sources' noise is then what a run without edits draws from the same generator, whatever the
     sampler.
@@ -39,8 +38,9 @@ class SharedNoise(TorchFunctionMode):
 
 
 def shared_noise(sampler: Any, noise: Tensor, sources: int) -> Any:
-    """`SharedNoise` for samplers that draw noise while they run; nothing for the others, which need
-    not pay for it.
+    """`SharedNoise` for samplers that draw noise while they run.
+
+    Nothing for the others, which need not pay for it.
     """
     function = getattr(sampler, "sampler_function", None)
     takes_noise = function is not None and "noise_sampler" in inspect.signature(function).parameters

@@ -27,9 +27,9 @@ def sample(
     scheduler: str,
     denoise: float = 1.0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sample source and edits side by side: (source latent, edited latents, an edit's images
-    together).
+    """Sample source and edits side by side.
 
+    Returns (source latent, edited latents, an edit's images together).
     The source latent is what the stock KSampler makes of the source prompt with the same settings.
     Raises `ValueError` for a model without cross-attention, latents of the wrong shape and
     conditionings that don't match.

@@ -27,7 +27,7 @@ class SelfEdit:
     """Which rows of one call take whose self-attention, in layers up to which size."""
 
     injected: Sequence[tuple[int, int, float]]
-    """(row, source row, reach: largest side as a fraction of the latent's)"""
+    """(row, source row, reach: the largest side of a layer, as a fraction of the latent's)."""
     rows: int
     latent_pixels: int
     device: torch.device
