@@ -25,6 +25,26 @@ PROMPT = "a red circle on the grass"
 ALWAYS = WordSwap("circle", "star", cross=Window(), self_injection=SelfInjection(Window()))
 
 
+SD15_UNET: dict[str, Any] = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "channel_mult": [1, 2, 4, 4],
+    "num_res_blocks": [2, 2, 2, 2],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+    "context_dim": 768,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "legacy": False,
+}
+"""The host's configuration of SD1.5's UNet, head count apart."""
+
+
 def demo_work(steps: int) -> Work:
     """At the demo model's own size."""
     model, clip, _ = load_demo()
@@ -35,25 +55,7 @@ def demo_work(steps: int) -> Work:
 
 def sd15_work(side: int, steps: int) -> Work:
     """At SD1.5's architecture, random weights, latents of `side` × `side`."""
-    config = comfy.supported_models.SD15(
-        {
-            "image_size": 32,
-            "in_channels": 4,
-            "out_channels": 4,
-            "model_channels": 320,
-            "channel_mult": [1, 2, 4, 4],
-            "num_res_blocks": [2, 2, 2, 2],
-            "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-            "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-            "transformer_depth_middle": 1,
-            "context_dim": 768,
-            "use_spatial_transformer": True,
-            "use_linear_in_transformer": False,
-            "adm_in_channels": None,
-            "use_temporal_attention": False,
-            "legacy": False,
-        }
-    )
+    config = comfy.supported_models.SD15(SD15_UNET)
     device = comfy.model_management.get_torch_device()
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     config.set_inference_dtype(dtype, None)
