@@ -238,7 +238,7 @@ def _identify(view: _View, part: np.ndarray, colour: int) -> Found | None:
         if fit_seen > soft:
             outline, fit, cover = striped, fit_seen, _coverage(striped) > 0.5
             solid = _solid((seen > 0.5) | cover & (near.argmin(-1) == 1), part)
-    pattern = _pattern(view, outline, own)
+    pattern = _pattern(view, outline, solid, own)
     return Found(outline.shape, list(COLOURS)[colour], pattern, *outline.place, fit, solid)
 
 
@@ -340,11 +340,11 @@ def _stripes(down: np.ndarray) -> np.ndarray:
     return np.clip(3.5 - np.abs(down - 12 * np.round(down / 12)), 0, 1)
 
 
-def _pattern(view: _View, outline: _Outline, own: np.ndarray) -> str:
-    """The pattern whose light parts lie most like those inside the outline."""
+def _pattern(view: _View, outline: _Outline, mask: np.ndarray, own: np.ndarray) -> str:
+    """The pattern whose light parts lie most like those inside the outline and the mask."""
     x, y, _ = outline.place
     span = view.light - own
-    inside = _coverage(outline) > 0.6
+    inside = (_coverage(outline) > 0.6) & mask
     lit = np.clip((view.pixels[inside] - own) @ span / (span @ span), 0, 1)
     down, across = _YS[inside] - y, _XS[inside] - x
 

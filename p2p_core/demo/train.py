@@ -3,7 +3,7 @@
 Autoencoder first, then UNet and text encoder together, then one SD1.x-style file.
 
     python -m p2p_core.demo.train            # all stages, resuming where an earlier run stopped
-    python -m p2p_core.demo.train --stage autoencoder --steps 200 --out /tmp/try
+    python -m p2p_core.demo.train --start-from p2p_core/demo/demo_model.safetensors --out output/on
 
 Runs on a GPU if there is one. Every stage keeps its state under `--out`; the same seed gives the
 same weights on the same machine. Needs `pip install .[train]` (diffusers, transformers,
@@ -13,7 +13,6 @@ open-clip-torch for CLIP's BPE).
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 import random
@@ -26,34 +25,31 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from einops import rearrange
-from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from .architecture import CONFIG, WEIGHTS, checkpoint_names
+from .architecture import CONFIG
+from .networks import (
+    LATENT_STD,
+    Captions,
+    Generator,
+    build_autoencoder,
+    export,
+    load_checkpoint,
+    log,
+)
 from .scenes import SIZE, Scene, caption, has_held_out, item_mask, render, sample_scene
 
-log = logging.getLogger("p2p.train")
-
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-LATENT_STD = 0.5
-"""Standard deviation of each latent channel as the UNet sees it.
-
-Below 1, so that SD1's terminal noise, which is not quite all noise, drowns the mean of a flat
-background too.
-"""
 FOCUS_FROM, FOCUS = 2500, 5.0
 """From this step on the loss weighs objects up to 1 + FOCUS times as much as the ground.
 
 Objects are a tenth of a picture, and the ground is learnt by then.
 """
-TOKENS = CONFIG["text"]["tokens"]
-START, END = CONFIG["text"]["vocabulary"] - 2, CONFIG["text"]["vocabulary"] - 1
 SHEET_PROMPTS = (
     "a red circle on the grass",
     "a big striped blue square on sand",
@@ -68,81 +64,6 @@ SHEET_PROMPTS = (
     "a circle on the left in the snow",
     "an orange moon and a purple cross in the sky",
 )
-
-
-def build_autoencoder() -> AutoencoderKL:
-    """SD1.x's AutoencoderKL at the demo's width."""
-    config = CONFIG["autoencoder"]
-    levels = len(config["channels"])
-    return AutoencoderKL(
-        block_out_channels=tuple(config["channels"]),
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        layers_per_block=config["res_blocks"],
-        latent_channels=config["latent_channels"],
-        norm_num_groups=config["norm_groups"],
-        scaling_factor=CONFIG["latent_scale"],
-    )
-
-
-def build_unet() -> UNet2DConditionModel:
-    """SD1.x's UNet at the demo's width, cross-attention at every level."""
-    config = CONFIG["unet"]
-    levels = len(config["channels"])
-    return UNet2DConditionModel(
-        sample_size=SIZE // 8,
-        in_channels=CONFIG["autoencoder"]["latent_channels"],
-        out_channels=CONFIG["autoencoder"]["latent_channels"],
-        block_out_channels=tuple(config["channels"]),
-        layers_per_block=config["res_blocks"],
-        attention_head_dim=config["heads"],  # diffusers' historic name for the number of heads
-        norm_num_groups=config["norm_groups"],
-        cross_attention_dim=CONFIG["text"]["width"],
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
-    )
-
-
-def build_text_encoder(vocabulary: int) -> CLIPTextModel:
-    """A small CLIP text transformer over the `vocabulary` tokens that captions use."""
-    config = CONFIG["text"]
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocabulary,
-            hidden_size=config["width"],
-            intermediate_size=4 * config["width"],
-            num_hidden_layers=config["layers"],
-            num_attention_heads=config["heads"],
-            max_position_embeddings=TOKENS,
-            hidden_act="quick_gelu",
-            bos_token_id=0,
-            eos_token_id=vocabulary - 1,
-        )
-    )
-
-
-class Captions:
-    """Captions to token ids.
-
-    Training uses only the rows of CLIP's vocabulary that captions can ever contain.
-    """
-
-    def __init__(self) -> None:
-        self._bpe = SimpleTokenizer()
-        rng = random.Random(0)
-        words = {w for _ in range(20_000) for w in caption(sample_scene(rng), rng).split()}
-        self._word_ids = {w: self._bpe.encode(w) for w in sorted(words)}
-        self.used = sorted({i for ids in self._word_ids.values() for i in ids} | {START, END})
-        self._compact = {token: row for row, token in enumerate(self.used)}
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        """Ids in the compact vocabulary, padded as SD1.x pads: int64[texts tokens]."""
-        rows: list[list[int]] = []
-        for text in texts:
-            ids = [i for w in text.split() for i in (self._word_ids.get(w) or self._bpe.encode(w))]
-            ids = [START, *ids[: TOKENS - 2], END]
-            rows.append([self._compact[i] for i in ids + [END] * (TOKENS - len(ids))])
-        return torch.tensor(rows)
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -348,25 +269,16 @@ def _restore(latents: Tensor, statistics: Tensor) -> Tensor:
     return latents / LATENT_STD * std + mean
 
 
-class Generator(nn.Module):
-    """UNet and text encoder, trained as one."""
-
-    def __init__(self, vocabulary: int) -> None:
-        super().__init__()
-        self.unet = build_unet()
-        self.text = build_text_encoder(vocabulary)
-
-    def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        return self.unet(x, t, self.text(ids).last_hidden_state).sample
-
-
 def train_generator(
-    out: Path, autoencoder: AutoencoderKL, steps: int, seed: int, batch: int, scenes: int
+    out: Path,
+    captions: Captions,
+    autoencoder: AutoencoderKL,
+    model: Generator,
+    focus_from: int,
+    options: argparse.Namespace,
 ) -> None:
     """v-prediction on SD1's schedule; one caption in ten is empty, for classifier-free guidance."""
-    captions = Captions()
-    torch.manual_seed(seed + 1)
-    model = Generator(len(captions.used)).to(DEVICE)
+    steps, seed, batch = options.generator_steps, options.seed, options.batch
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
     )
@@ -375,12 +287,12 @@ def train_generator(
     groups = [{"params": decay, "weight_decay": 1e-2}, {"params": rest, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=True)
     stage = Stage(out / "generator.pt", model, optimiser, extra=average)
-    pool, latents, statistics = encode_scenes(autoencoder, out, scenes, seed)
+    pool, latents, statistics = encode_scenes(autoencoder, out, options.scenes, seed)
     focus = object_regions(pool, out)
     seen = [i for i, scene in enumerate(pool) if not has_held_out(scene)]
     signal, noise_level = signal_and_noise()
     started, losses = time.monotonic(), []
-    for step in stage.run(steps, peak=1e-3, every=500):
+    for step in stage.run(steps, peak=options.peak, every=500):
         draw = random.Random(seed * 1_000_000 + step)
         picks = [draw.choice(seen) for _ in range(batch)]
         ids = captions([caption(pool[i], draw) if draw.random() > 0.1 else "" for i in picks]).to(
@@ -396,7 +308,7 @@ def train_generator(
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
             predicted = model(a * x0 + s * noise, t, ids)
         error = (predicted.float() - (a * noise - s * x0)).square()
-        if step >= FOCUS_FROM:
+        if step >= focus_from:
             weight = 1 + FOCUS * focus[picks, None].to(DEVICE).float()
             loss = (error * weight).mean() / weight.mean()
         else:
@@ -454,54 +366,6 @@ def _decode(autoencoder: AutoencoderKL, latents: Tensor, statistics: Tensor) -> 
     return autoencoder.decode(_restore(latents, statistics)).sample.float()
 
 
-def export(
-    out: Path, autoencoder: AutoencoderKL, model: nn.Module, captions: Captions, statistics: Tensor
-) -> None:
-    """Write the checkpoint.
-
-    SD1.x names, fp16, latent normalisation folded into the autoencoder's 1×1 convolutions.
-    """
-    unet, text = model.unet.state_dict(), model.text.state_dict()
-    vae = {k: v.float() for k, v in autoencoder.state_dict().items()}
-    _fold_normalisation(vae, statistics)
-    embedding = next(k for k in text if k.endswith("token_embedding.weight"))
-    full = torch.zeros(CONFIG["text"]["vocabulary"], CONFIG["text"]["width"])
-    full[captions.used] = (
-        text[embedding].float().cpu()
-    )  # a word no caption has is a zero, not a random vector
-    text = {k: v for k, v in text.items() if not k.endswith("position_ids")} | {embedding: full}
-    names = checkpoint_names(list(unet), list(vae), list(text))
-    weights: dict[str, Tensor] = {}
-    for part, state in (("unet", unet), ("autoencoder", vae), ("text", text)):
-        for name, value in state.items():
-            weights[names[part][name]] = value.half().cpu().contiguous()
-            if ".attentions." in name and part == "autoencoder" and value.ndim == 2:
-                weights[names[part][name]] = weights[names[part][name]][
-                    :, :, None, None
-                ].contiguous()
-    path = out / WEIGHTS.name
-    save_file(weights, path, metadata={"p2p_demo": json.dumps(CONFIG)})
-    log.info("wrote %s, %.1f MB", path, path.stat().st_size / 1e6)
-
-
-def _fold_normalisation(vae: dict[str, Tensor], statistics: Tensor) -> None:
-    """Scale and shift the latents that the autoencoder makes and reads.
-
-    Afterwards `latent_scale` × latent has mean 0 and standard deviation `LATENT_STD`.
-    """
-    mean, std = statistics.double().to(vae["quant_conv.weight"].device)
-    scale = LATENT_STD / CONFIG["latent_scale"] / std
-    channels = len(mean)
-    weight, bias = vae["quant_conv.weight"].double(), vae["quant_conv.bias"].double()
-    weight[:channels] *= scale[:, None, None, None]
-    bias[:channels] = (bias[:channels] - mean) * scale
-    bias[channels:] += 2 * scale.log()  # the log variance follows
-    vae["quant_conv.weight"], vae["quant_conv.bias"] = weight.float(), bias.float()
-    weight, bias = vae["post_quant_conv.weight"].double(), vae["post_quant_conv.bias"].double()
-    vae["post_quant_conv.bias"] = (bias + (weight[:, :, 0, 0] * mean).sum(1)).float()
-    vae["post_quant_conv.weight"] = (weight / scale[None, :, None, None]).float()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -515,19 +379,28 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--scenes", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peak", type=float, default=1e-3, help="the generator's learning rate")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="go on from this checkpoint: its autoencoder is kept, its generator trained on",
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     options.out.mkdir(parents=True, exist_ok=True)
-    autoencoder = train_autoencoder(options.out, options.autoencoder_steps, options.seed)
+    captions = Captions()
+    if options.start_from:
+        autoencoder, generator = load_checkpoint(options.start_from, captions)
+        autoencoder.to(DEVICE).eval()
+        focus_from = 0
+    else:
+        autoencoder = train_autoencoder(options.out, options.autoencoder_steps, options.seed)
+        torch.manual_seed(options.seed + 1)
+        generator = Generator(len(captions.used))
+        focus_from = FOCUS_FROM
     if options.stage == "all":
-        train_generator(
-            options.out,
-            autoencoder,
-            options.generator_steps,
-            options.seed,
-            options.batch,
-            options.scenes,
-        )
+        model = generator.to(DEVICE)
+        train_generator(options.out, captions, autoencoder, model, focus_from, options)
 
 
 if __name__ == "__main__":
