@@ -57,16 +57,23 @@ class Branch:
     governs: tuple[Tensor, ...]
     """For each edit of the chain, float[edited_tokens]: the tokens it acts on."""
 
+    def weights(self, progress: float) -> tuple[float, ...]:
+        """All that a moment depends on: every edit's α, then the self-attention reach."""
+        alphas = [edit.cross.weight(progress) for edit in self.chain]
+        reaches = [
+            edit.self_injection.reach
+            for edit in self.chain
+            if edit.self_injection.window.weight(progress)
+        ]
+        return (*alphas, max(reaches, default=0.0))
+
     def at(self, progress: float) -> Moment:
         """The branch's pair and self-attention reach at this progress of sampling, 0–1."""
+        *alphas, reach = self.weights(progress)
         pair = Pair.untouched(*self.carried.shape)
-        reach = 0.0
-        for edit, governs in zip(self.chain, self.governs, strict=True):
-            alpha = edit.cross.weight(progress)
+        for edit, alpha, governs in zip(self.chain, alphas, self.governs, strict=True):
             if alpha:
                 pair = edit.transform(pair, alpha, self.carried, governs)
-            if edit.self_injection.window.weight(progress):
-                reach = max(reach, edit.self_injection.reach)
         return Moment(pair, reach)
 
 
@@ -86,6 +93,10 @@ class Controller:
     def length(self) -> int:
         """Tokens of the batch that holds all prompts: shorter ones are repeated up to it."""
         return lcm(*(prompt.length for prompt in self.prompts))
+
+    def weights(self, progress: float) -> tuple[tuple[float, ...], ...]:
+        """All that the branches' moments depend on; equal weights, equal moments."""
+        return tuple(branch.weights(progress) for branch in self.branches)
 
     def at(self, progress: float, length: int) -> list[Moment]:
         """Every branch's moment, its pair made for a batch of `length` tokens.

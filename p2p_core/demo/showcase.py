@@ -7,7 +7,6 @@ output/demo/: a contact sheet (source | re-prompted | Prompt-to-Prompt) and repo
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 from tqdm import tqdm
 
 from ..hosts.locate import HostNotFound, find_hosts
@@ -69,7 +69,7 @@ PAIRS: dict[str, tuple[Pair, ...]] = {
     ),
     "colour_swap": (
         _colour("red", "blue", "circle", "on the grass"),
-        _colour("blue", "orange", "square", "on sand"),
+        _colour("blue", "red", "square", "on sand"),
         _colour("yellow", "pink", "star", "at night"),
         _colour("purple", "green", "triangle", "in the snow"),
         _colour("black", "red", "heart", "in the sky"),
@@ -80,22 +80,34 @@ PAIRS: dict[str, tuple[Pair, ...]] = {
 }
 
 
+WINDOWS: dict[str, dict[str, float]] = {
+    "shape_swap": {"cross_replace_end": 0.5, "self_replace_end": 0.0},
+    "colour_swap": {"cross_replace_end": 0.8, "self_replace_end": 0.4},
+}
+"""A new shape needs its own outline; a new colour does not."""
+
+MARGIN = 4
+"""Pixels around an object that are not yet background: edges are soft."""
+
+
 def background_psnr(a: np.ndarray, b: np.ndarray, readings: Sequence[Reading]) -> float:
     """Of two uint8 pictures outside every object of both readings, in dB."""
     outside = np.ones(a.shape[:2], dtype=bool)
     for reading in readings:
         for item in reading.items:
-            outside &= ~item.mask
+            outside &= ~binary_dilation(item.mask, iterations=MARGIN)
     error = np.square(a[outside].astype(np.float64) - b[outside].astype(np.float64)).mean()
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 def run_pair(
-    server: Server, workflow: Mapping[str, Any], pair: Pair, seeds: int, seed: int
+    server: Server, workflow: Mapping[str, Any], kind: str, pair: Pair, seeds: int, seed: int
 ) -> dict[str, list[Any]]:
     """Pictures of each variant, uint8[128 128 3], `seeds` of each."""
     prompt = to_prompt(workflow, server.get("/object_info"))
-    by_type(prompt, "P2P_WordSwap").update(words=pair.words, replacement=pair.replacement)
+    by_type(prompt, "P2P_WordSwap").update(
+        words=pair.words, replacement=pair.replacement, **WINDOWS[kind]
+    )
     by_type(prompt, "P2P_Controller").update(source_prompt=pair.prompt)
     by_type(prompt, "EmptyLatentImage").update(batch_size=seeds)
     by_type(prompt, "P2P_KSampler").update(seed=seed)
@@ -168,12 +180,12 @@ def showcase(
         for kind, pairs in PAIRS.items():
             collected: dict[str, list[tuple[float, float]]] = {"reprompt": [], "p2p": []}
             for n, pair in enumerate(pairs):
-                pictures = run_pair(server, copy.deepcopy(workflow), pair, seeds, seed + n)
+                pictures = run_pair(server, workflow, kind, pair, seeds, seed + n)
                 for variant, values in measure(pictures, pair).items():
                     collected[variant] += values
                 if n < 4:
                     images += [pictures[variant][0] for variant in VARIANTS]
-                    captions += [pair.prompt, pair.edited, f"{pair.words} → {pair.replacement}"]
+                    captions += [pair.prompt, pair.edited, f"{pair.words} to {pair.replacement}"]
                 bar.update()
             report[kind] = {
                 variant: {

@@ -58,8 +58,8 @@ def test_the_demo_workflow_gives_source_edit_and_plain_picture(
     pictures = run(server, prompt)
     assert set(pictures) == {"source", "p2p", "reprompt"}
     assert all(picture.shape == (1, 128, 128, 3) for picture in pictures.values())
-    assert difference(pictures["p2p"], pictures["source"]) > 50
-    assert difference(pictures["p2p"], pictures["reprompt"]) > 50
+    assert difference(pictures["p2p"], pictures["source"]) > 20
+    assert difference(pictures["p2p"], pictures["reprompt"]) > 20
 
 
 def test_a_word_swapped_with_itself_gives_the_stock_ksamplers_source_image(
@@ -94,7 +94,7 @@ def test_the_same_graph_queued_twice_gives_the_same_bits(
 def test_two_swaps_in_a_chain(server: Server, prompt: dict[str, Any]) -> None:
     (swap,) = [key for key, node in prompt.items() if node["class_type"] == "P2P_WordSwap"]
     second = copy.deepcopy(prompt[swap])
-    second["inputs"].update(words="red", replacement="blue", edit=[swap, 0])
+    second["inputs"].update(words="circle", replacement="star", edit=[swap, 0])
     prompt["second"] = second
     by_type(prompt, "P2P_Controller").update(edit_1=["second", 0], edit_2=[swap, 0])
     # two edited prompts, a line each, are no single prompt for the plain picture

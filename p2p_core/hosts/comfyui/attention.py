@@ -26,6 +26,9 @@ from .self_attention import CROSS_MARK, SelfEdit
 RUN_KEY = "p2p_run"
 """Our entry in transformer_options while a run lasts, and the key of our wrappers."""
 
+KEPT_CALLS = 16
+"""How many kinds of call a run remembers: windows make a handful, ramps one a step."""
+
 Block = tuple[str, int, int]
 """A transformer block as the host's attention replacements name it: part, number, depth."""
 
@@ -63,14 +66,32 @@ class Run:
     ) -> None:
         self.sigmas = sigmas
         self.carried = carried
+        self._calls: dict[Any, tuple[CrossEdit | None, SelfEdit | None]] = {}
 
     def edits(
-        self, uuids: Sequence[Any], rows: int, sigma: float, tokens: int
-    ) -> Iterator[tuple[RowEdit, float]]:
-        """Row edits and self-attention reaches for one call of the network.
+        self, options: dict[str, Any], x: Tensor, tokens: int
+    ) -> tuple[CrossEdit | None, SelfEdit | None]:
+        """The edits of one call of the network, made once for all calls that are alike."""
+        uuids = tuple(options["uuids"])
+        here = progress(float(options["sigmas"][0]), self.sigmas)
+        weights = tuple(self.carried[n][0].weights(here) for n in uuids if n in self.carried)
+        key = (uuids, weights, x.shape, x.device, tokens)
+        if key not in self._calls:
+            if len(self._calls) >= KEPT_CALLS:
+                self._calls.clear()
+            edits = list(self._row_edits(uuids, x.shape[0], here, tokens))
+            injected = [(edit.row, edit.source, reach) for edit, reach in edits if reach]
+            pixels = x.shape[-2] * x.shape[-1]
+            self._calls[key] = (
+                CrossEdit.of([edit for edit, _ in edits], x.shape[0], x.device),
+                SelfEdit(injected, x.shape[0], pixels, x.device) if injected else None,
+            )
+        return self._calls[key]
 
-        The call is with these conditionings, in this order.
-        """
+    def _row_edits(
+        self, uuids: Sequence[Any], rows: int, here: float, tokens: int
+    ) -> Iterator[tuple[RowEdit, float]]:
+        """Row edits and self-attention reaches of a call with these conditionings, in order."""
         chunk = rows // len(uuids)
         for n, name in enumerate(uuids):
             if name not in self.carried:
@@ -82,7 +103,7 @@ class Run:
                     f"{layout.edits} edit(s) of each), got {chunk}. "
                     "Sample with the P2P KSampler: it makes the rows that the controller needs."
                 )
-            for branch, moment in enumerate(controller.at(progress(sigma, self.sigmas), tokens)):
+            for branch, moment in enumerate(controller.at(here, tokens)):
                 for row, source in layout.pairs(branch):
                     yield (
                         RowEdit(n * chunk + row, n * chunk + source, moment.pair),
@@ -153,10 +174,8 @@ def _with_edits(
     options: dict[str, Any], run: Run, blocks: Sequence[Block], x: Tensor, tokens: int
 ) -> dict[str, Any]:
     """transformer_options for one call with this moment's edits; the given ones if none."""
-    edits = list(run.edits(options["uuids"], x.shape[0], float(options["sigmas"][0]), tokens))
-    cross = CrossEdit.of([edit for edit, _ in edits], x.shape[0], x.device)
-    injected = [(edit.row, edit.source, reach) for edit, reach in edits if reach]
-    if cross is None and not injected:
+    cross, own = run.edits(options, x, tokens)
+    if cross is None and own is None:
         return options
     options = {**options}
     replace = {**options.get("patches_replace", {})}
@@ -165,9 +184,8 @@ def _with_edits(
         block: _cross_attention(cross, theirs.get(block, theirs.get(block[:2]))) for block in blocks
     }
     options["patches_replace"] = replace
-    if injected:
-        latent_pixels = x.shape[-2] * x.shape[-1]
-        SelfEdit(injected, x.shape[0], latent_pixels, x.device).install(options)
+    if own is not None:
+        own.install(options)
     return options
 
 

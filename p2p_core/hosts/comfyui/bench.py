@@ -9,6 +9,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sample
 import comfy.supported_models
+import comfy.utils
 import torch
 
 from ...controller import plan
@@ -78,6 +79,7 @@ def _work(
     controller = plan(PROMPT, [(ALWAYS,)], lambda text: read(clip, text))
     encoded = EncodedController(controller, [[positive, {}]])
     none: Conditioning = [[negative, {}]]
+    comfy.utils.set_progress_bar_enabled(False)
     latent = torch.zeros(1, 4, side, side)
 
     def ours() -> Any:
