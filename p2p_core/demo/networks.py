@@ -120,7 +120,7 @@ class Generator(nn.Module):
 
 
 def export(
-    out: Path, autoencoder: AutoencoderKL, model: nn.Module, captions: Captions, statistics: Tensor
+    out: Path, autoencoder: AutoencoderKL, model: Generator, captions: Captions, statistics: Tensor
 ) -> None:
     """Write the checkpoint.
 

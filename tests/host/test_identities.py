@@ -3,6 +3,7 @@
 import copy
 
 import comfy.sample
+import comfy.samplers
 import pytest
 import torch
 from runs import PROMPT, Settings, relative
@@ -14,18 +15,14 @@ from p2p_core.hosts.comfyui.conditioning import batched, build_controller
 from p2p_core.schedules import Window
 
 NEVER = Window(0.0, 0.0)
-SAMPLERS = (
-    "euler",
-    "dpmpp_2m",
-    "uni_pc",
-    "heun",
-    "ddim",
-    "euler_ancestral",
-    "dpmpp_sde",
-    "dpmpp_2m_sde",
-    "lcm",
-)
+SAMPLERS = [
+    name
+    for name in comfy.samplers.KSampler.SAMPLERS
+    if not name.endswith("_gpu") and name != "dpm_adaptive"
+]
 TOLERANCE = 1e-5
+ACROSS_BATCHES = 5e-5
+"""Between runs of other batch sizes: kernels round differently, and some samplers amplify it."""
 
 
 def swap(words="circle", replacement="star", cross=None, own=None):
@@ -38,28 +35,28 @@ def swap(words="circle", replacement="star", cross=None, own=None):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_source_is_the_stock_ksamplers_image(sampler, p2p, stock, latent):
+def test_identities_with_every_sampler(sampler, p2p, stock, latent):
+    """Source as stock, itself for itself as source, empty windows as the plain edited prompt."""
     settings = Settings(sampler_name=sampler)
-    source, edited = p2p([(swap(),)], latent, settings)
-    assert relative(source, stock(PROMPT, latent, settings)) <= TOLERANCE
-    assert relative(edited, source) > 1e-2
+    chains = [(swap(),), (swap("circle", "circle"),), (swap(cross=NEVER, own=NEVER),)]
+    source, edited = p2p(chains, latent, settings)
+    assert relative(source, stock(PROMPT, latent, settings)) <= ACROSS_BATCHES
+    assert relative(edited[:1], source) > 1e-3
+    assert relative(edited[1:2], source) <= TOLERANCE
+    plain = stock(PROMPT.replace("circle", "star"), latent, settings)
+    assert relative(edited[2:], plain) <= ACROSS_BATCHES
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_word_swapped_with_itself_gives_the_source_image(sampler, p2p, latent):
-    source, edited = p2p([(swap("circle", "circle"),)], latent, Settings(sampler_name=sampler))
+def test_a_sampler_that_chooses_its_steps_from_the_whole_batch(p2p, stock, latent):
+    """Its source is close to the stock one only; what an edit leaves alone is still the source."""
+    settings = Settings(sampler_name="dpm_adaptive")
+    source, edited = p2p([(swap("circle", "circle"),)], latent, settings)
+    assert relative(source, stock(PROMPT, latent, settings)) <= 0.05
     assert relative(edited, source) <= TOLERANCE
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_windows_of_zero_give_the_plain_run_of_the_edited_prompt(sampler, p2p, stock, latent):
-    settings = Settings(sampler_name=sampler)
-    _, edited = p2p([(swap(cross=NEVER, own=NEVER),)], latent, settings)
-    assert relative(edited, stock(PROMPT.replace("circle", "star"), latent, settings)) <= TOLERANCE
-
-
-@pytest.mark.parametrize("scheduler", ["karras", "simple", "ddim_uniform", "beta"])
-def test_every_kind_of_schedule(scheduler, p2p, stock, latent):
+@pytest.mark.parametrize("scheduler", comfy.samplers.KSampler.SCHEDULERS)
+def test_every_scheduler(scheduler, p2p, stock, latent):
     settings = Settings(scheduler=scheduler)
     source, _ = p2p([(swap(),)], latent, settings)
     assert relative(source, stock(PROMPT, latent, settings)) <= TOLERANCE
