@@ -42,40 +42,36 @@ class Pair:
         return self.prompt.replace(self.words, self.replacement, 1)
 
 
-def _shape(colour: str, shape: str, other: str, ground: str) -> Pair:
+def _pair(colour: str, shape: str, ground: str, **change: str) -> Pair:
+    """A prompt of one object and a change of its `colour` or `shape`, given as `to_…`."""
     article = "an" if colour[0] in "aeiou" else "a"
-    return Pair(
-        f"{article} {colour} {shape} {ground}", shape, other, ({"colour": colour, "shape": other},)
-    )
-
-
-def _colour(colour: str, other: str, shape: str, ground: str) -> Pair:
-    article = "an" if colour[0] in "aeiou" else "a"
-    return Pair(
-        f"{article} {colour} {shape} {ground}", colour, other, ({"colour": other, "shape": shape},)
-    )
+    ((attribute, replacement),) = change.items()
+    before = {"colour": colour, "shape": shape}
+    after = {**before, attribute.removeprefix("to_"): replacement}
+    words = before[attribute.removeprefix("to_")]
+    return Pair(f"{article} {colour} {shape} {ground}", words, replacement, (after,))
 
 
 PAIRS: dict[str, tuple[Pair, ...]] = {
     "shape_swap": (
-        _shape("red", "circle", "star", "on the grass"),
-        _shape("blue", "square", "heart", "on sand"),
-        _shape("yellow", "star", "circle", "at night"),
-        _shape("purple", "triangle", "moon", "in the snow"),
-        _shape("black", "heart", "cross", "in the sky"),
-        _shape("orange", "ring", "square", "in the sea"),
-        _shape("green", "cross", "triangle", "on stone"),
-        _shape("pink", "moon", "ring", "on clay"),
+        _pair("red", "circle", "on the grass", to_shape="star"),
+        _pair("blue", "square", "on sand", to_shape="heart"),
+        _pair("yellow", "star", "at night", to_shape="circle"),
+        _pair("purple", "triangle", "in the snow", to_shape="moon"),
+        _pair("black", "heart", "in the sky", to_shape="cross"),
+        _pair("orange", "ring", "in the sea", to_shape="square"),
+        _pair("green", "cross", "on stone", to_shape="triangle"),
+        _pair("pink", "moon", "on clay", to_shape="ring"),
     ),
     "colour_swap": (
-        _colour("red", "blue", "circle", "on the grass"),
-        _colour("blue", "red", "square", "on sand"),
-        _colour("yellow", "pink", "star", "at night"),
-        _colour("purple", "green", "triangle", "in the snow"),
-        _colour("black", "red", "heart", "in the sky"),
-        _colour("pink", "yellow", "ring", "in the sea"),
-        _colour("green", "purple", "cross", "on stone"),
-        _colour("yellow", "black", "moon", "on clay"),
+        _pair("red", "circle", "on the grass", to_colour="blue"),
+        _pair("blue", "square", "on sand", to_colour="red"),
+        _pair("yellow", "star", "at night", to_colour="pink"),
+        _pair("purple", "triangle", "in the snow", to_colour="green"),
+        _pair("black", "heart", "in the sky", to_colour="red"),
+        _pair("pink", "ring", "in the sea", to_colour="yellow"),
+        _pair("green", "cross", "on stone", to_colour="purple"),
+        _pair("yellow", "moon", "on clay", to_colour="black"),
     ),
 }
 
