@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,14 +76,14 @@ def test_a_workflow_opens_complete_and_means_what_the_server_runs(
 def test_the_demo_workflow_runs_from_the_canvas(page: Any, server: Server) -> None:
     workflow = json.loads((ROOT / "workflows" / "word_swap_demo.json").read_text(encoding="utf-8"))
     page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
-    before = len(server.get("/history"))
+    before = set(server.get("/history"))
     page.evaluate("() => window.app.queuePrompt(0)")
-    page.wait_for_function(
-        "async before => Object.keys(await (await fetch('/api/history')).json()).length > before",
-        arg=before,
-    )
-    entry = list(server.get("/history").values())[-1]
-    assert entry["status"]["status_str"] == "success"
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not (new := set(server.get("/history")) - before):
+        assert time.monotonic() < deadline, "the prompt did not run"
+        page.wait_for_timeout(100)
+    (identity,) = new
+    assert server.get(f"/history/{identity}")[identity]["status"]["status_str"] == "success"
     page.wait_for_function(
         "() => window.app.graph.nodes.filter(node => node.type === 'SaveImage')"
         ".every(node => node.imgs?.length)"
