@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ..attention_maps import enlarged, normalised
 from ..hosts.in_process import enter_host
 from ..hosts.locate import HostNotFound, find_hosts
+from .metrics import psnr
 from .recognise import matches, recognise
 from .scenes import (
     BACKGROUNDS,
@@ -35,6 +36,7 @@ from .scenes import (
     is_visible,
     render,
     sample_scene,
+    with_article,
 )
 from .sheet import grid
 
@@ -76,17 +78,9 @@ def cases(count: int, seed: int) -> Iterator[Case]:
         background = rng.choice(tuple(BACKGROUNDS))
         chosen = rng.sample(unseen[background], 2 if n % 4 == 3 else 1)
         items = tuple({"shape": shape, "colour": colour} for shape, colour in chosen)
-        phrases = [
-            f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for shape, colour in chosen
-        ]
+        phrases = [with_article(f"{colour} {shape}") for shape, colour in chosen]
         joined = rng.choice((" and ", " next to ", " left of ", " above ")).join(phrases)
         yield Case(f"{joined} {rng.choice(GROUND_PHRASES[background])}", background, items)
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two uint8 images, in dB."""
-    error = np.square(a.astype(np.float64) - b.astype(np.float64)).mean()
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 def word_map_iou(word_map: torch.Tensor, mask: np.ndarray) -> float:

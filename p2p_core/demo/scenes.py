@@ -295,6 +295,11 @@ def _word(word: str, rng: random.Random) -> str:
     return rng.choice(SYNONYMS.get(word, (word,)))
 
 
+def with_article(words: str) -> str:
+    """The words after "a" or "an"."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
 def _noun_phrase(item: Item, rng: random.Random, sizes: bool = True) -> str:
     words: list[str] = []
     if sizes and item.size and rng.random() < 0.35:
@@ -306,8 +311,7 @@ def _noun_phrase(item: Item, rng: random.Random, sizes: bool = True) -> str:
     if rng.random() < 0.92:
         words.append(item.colour)
     words.append(_word(item.shape, rng))
-    article = "an" if words[0][0] in "aeiou" else "a"
-    return " ".join([article, *words])
+    return with_article(" ".join(words))
 
 
 def _place(item: Item) -> str | None:

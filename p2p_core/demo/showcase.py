@@ -7,6 +7,7 @@ output/demo/: a contact sheet (source | re-prompted | Prompt-to-Prompt) and repo
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,9 @@ from tqdm import tqdm
 from ..hosts.locate import HostNotFound, find_hosts
 from ..hosts.server import PromptFailed, Server, ServerFailed
 from ..hosts.workflow import by_type, to_prompt
+from .metrics import psnr
 from .recognise import Reading, matches, recognise
+from .scenes import with_article
 from .sheet import grid
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflows" / "word_swap_demo.json"
@@ -44,12 +47,11 @@ class Pair:
 
 def _pair(colour: str, shape: str, ground: str, **change: str) -> Pair:
     """A prompt of one object and a change of its `colour` or `shape`, given as `to_…`."""
-    article = "an" if colour[0] in "aeiou" else "a"
     ((attribute, replacement),) = change.items()
     before = {"colour": colour, "shape": shape}
     after = {**before, attribute.removeprefix("to_"): replacement}
     words = before[attribute.removeprefix("to_")]
-    return Pair(f"{article} {colour} {shape} {ground}", words, replacement, (after,))
+    return Pair(with_article(f"{colour} {shape} {ground}"), words, replacement, (after,))
 
 
 PAIRS: dict[str, tuple[Pair, ...]] = {
@@ -92,15 +94,14 @@ def background_psnr(a: np.ndarray, b: np.ndarray, readings: Sequence[Reading]) -
     for reading in readings:
         for item in reading.items:
             outside &= ~binary_dilation(item.mask, iterations=MARGIN)
-    error = np.square(a[outside].astype(np.float64) - b[outside].astype(np.float64)).mean()
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+    return psnr(a[outside], b[outside])
 
 
 def run_pair(
-    server: Server, workflow: Mapping[str, Any], kind: str, pair: Pair, seeds: int, seed: int
+    server: Server, prompt: Mapping[str, Any], kind: str, pair: Pair, seeds: int, seed: int
 ) -> dict[str, list[Any]]:
-    """Pictures of each variant, uint8[128 128 3], `seeds` of each."""
-    prompt = to_prompt(workflow, server.get("/object_info"))
+    """Pictures of each variant, uint8[128 128 3], `seeds` of each; `prompt` is the workflow's."""
+    prompt = copy.deepcopy(prompt)
     by_type(prompt, "P2P_WordSwap").update(
         words=pair.words, replacement=pair.replacement, **WINDOWS[kind]
     )
@@ -168,6 +169,7 @@ def showcase(
 ) -> tuple[dict[str, Any], Any]:
     """Run every pair: (report, contact sheet)."""
     report: dict[str, Any] = {"pairs": seeds * sum(len(pairs) for pairs in PAIRS.values())}
+    prompt = to_prompt(workflow, server.get("/object_info"))
     images: list[np.ndarray] = []
     captions: list[str] = []
     with tqdm(
@@ -176,7 +178,7 @@ def showcase(
         for kind, pairs in PAIRS.items():
             collected: dict[str, list[tuple[float, float]]] = {"reprompt": [], "p2p": []}
             for n, pair in enumerate(pairs):
-                pictures = run_pair(server, workflow, kind, pair, seeds, seed + n)
+                pictures = run_pair(server, prompt, kind, pair, seeds, seed + n)
                 for variant, values in measure(pictures, pair).items():
                     collected[variant] += values
                 if n < 4:

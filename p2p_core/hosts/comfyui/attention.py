@@ -32,6 +32,9 @@ KEPT_CALLS = 16
 Block = tuple[str, int, int]
 """A transformer block as the host's attention replacements name it: part, number, depth."""
 
+Replacement = Callable[..., Tensor]
+"""The host's attention replacement: (q, k, v, extra options) → the layer's output."""
+
 
 def cross_attention_blocks(model: Any) -> list[Block]:
     """Names of a UNet's transformer blocks, as the host's attention replacements name them.
@@ -177,21 +180,29 @@ def _with_edits(
     cross, own = run.edits(options, x, tokens)
     if cross is None and own is None:
         return options
-    options = {**options}
-    replace = {**options.get("patches_replace", {})}
-    theirs = replace.get("attn2", {})
-    replace["attn2"] = theirs | {
-        block: _cross_attention(cross, theirs.get(block, theirs.get(block[:2]))) for block in blocks
-    }
-    options["patches_replace"] = replace
+    options = replace_attn2(options, blocks, lambda theirs: _cross_attention(cross, theirs))
     if own is not None:
         own.install(options)
     return options
 
 
-def _cross_attention(
-    cross: CrossEdit | None, theirs: Callable[..., Tensor] | None
-) -> Callable[..., Tensor]:
+def replace_attn2(
+    options: dict[str, Any],
+    blocks: Sequence[Block],
+    make: Callable[[Replacement | None], Replacement],
+) -> dict[str, Any]:
+    """A copy of transformer_options with every block's cross-attention replaced.
+
+    `make` gets what already replaces the block's attention, by its full name or by its part and
+    number, or None.
+    """
+    replace = {**options.get("patches_replace", {})}
+    theirs = replace.get("attn2", {})
+    ours = {block: make(theirs.get(block, theirs.get(block[:2]))) for block in blocks}
+    return {**options, "patches_replace": {**replace, "attn2": theirs | ours}}
+
+
+def _cross_attention(cross: CrossEdit | None, theirs: Replacement | None) -> Replacement:
     """attn2 replacement: the edit, on top of another extension's replacement if there is one."""
 
     def attn2(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,22 +24,20 @@ def read(clip: Any, text: str) -> Prompt:
 
     Weights, brackets and 75-token chunks included.
     """
+    own, length = _tokens(clip, text)
+
+    def alone(piece: str) -> list[Any]:
+        escaped = piece.replace("(", "\\(").replace(")", "\\)")
+        return list(_tokens(clip, escaped)[0].values())
+
+    return read_prompt(text, list(own.values()), list(own), length, alone)
+
+
+def _tokens(clip: Any, text: str) -> tuple[dict[int, Any], int]:
+    """Position → token of the text itself, and the length with special tokens and padding."""
     chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
     flat = [entry for chunk in chunks for entry in chunk]
-    own = [i for i, entry in enumerate(flat) if entry[2] != 0]
-    return read_prompt(
-        text,
-        content=[_token_key(flat[i][0]) for i in own],
-        positions=own,
-        length=len(flat),
-        tokenise=lambda piece: _tokens_alone(clip, piece),
-    )
-
-
-def _tokens_alone(clip: Any, piece: str) -> list[Any]:
-    escaped = piece.replace("(", "\\(").replace(")", "\\)")
-    chunks = next(iter(clip.tokenize(escaped, return_word_ids=True).values()))
-    return [_token_key(entry[0]) for chunk in chunks for entry in chunk if entry[2] != 0]
+    return {i: _token_key(token) for i, (token, _, word) in enumerate(flat) if word != 0}, len(flat)
 
 
 def _token_key(token: Any) -> Any:
@@ -96,21 +94,10 @@ def _stack(entries: list[list[Any]], length: int) -> list[Any]:
 
 def batched(conditioning: Conditioning, rows: Rows, controller: Controller) -> Conditioning:
     """One conditioning row per prompt → one per row of the batch, carrying its controller."""
-    prompts = 1 + rows.edits
     batched: Conditioning = []
     for cond, extra in conditioning:
-        repeated = {
-            key: value.repeat_interleave(rows.sources, 0)
-            if isinstance(value, Tensor) and value.ndim and value.shape[0] == prompts
-            else value
-            for key, value in extra.items()
-        }
-        batched.append(
-            [
-                cond.repeat_interleave(rows.sources, 0),
-                {**repeated, CONTROLLER_KEY: (controller, rows)},
-            ]
-        )
+        cond, extra = _rowwise(cond, extra, lambda t: t.repeat_interleave(rows.sources, 0))
+        batched.append([cond, {**extra, CONTROLLER_KEY: (controller, rows)}])
     return batched
 
 
@@ -128,11 +115,16 @@ def matched(conditioning: Conditioning, rows: Rows, name: str) -> Conditioning:
                 f"Encode one {name} prompt, or as many as the latent batch has images."
             )
         blocks = 1 if cond.shape[0] == 1 else 1 + rows.edits
-        repeated = {
-            key: value.repeat(blocks, *[1] * (value.ndim - 1))
-            if isinstance(value, Tensor) and value.ndim and value.shape[0] == cond.shape[0]
-            else value
-            for key, value in extra.items()
-        }
-        matched.append([cond.repeat(blocks, 1, 1), repeated])
+        matched.append(_rowwise(cond, extra, lambda t, n=blocks: t.repeat(n, *[1] * (t.ndim - 1))))
     return matched
+
+
+def _rowwise(cond: Tensor, extra: dict[str, Any], change: Callable[[Tensor], Tensor]) -> list[Any]:
+    """An entry with `change` applied to its rows and to every tensor that has as many."""
+    changed = {
+        key: change(value)
+        if isinstance(value, Tensor) and value.ndim and value.shape[0] == cond.shape[0]
+        else value
+        for key, value in extra.items()
+    }
+    return [change(cond), changed]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...attention_maps import MapSum, word_map
-from .attention import Block, cross_attention_blocks, host_attention
+from .attention import (
+    Block,
+    Replacement,
+    cross_attention_blocks,
+    host_attention,
+    replace_attn2,
+)
 from .conditioning import Conditioning
 
 VIEW_KEY = "p2p_viewer"
@@ -67,10 +73,8 @@ def _with_viewer(
     x: Tensor,
 ) -> dict[str, Any]:
     height, width = (round(side * maps.side_ratio) for side in x.shape[-2:])
-    replace = {**options.get("patches_replace", {})}
-    theirs = replace.get("attn2", {})
 
-    def viewed(previous: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
+    def viewed(previous: Replacement | None) -> Replacement:
         def attn2(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
             attention = host_attention(extra)
             if q.shape[1] == height * width:
@@ -80,7 +84,4 @@ def _with_viewer(
 
         return attn2
 
-    replace["attn2"] = theirs | {
-        block: viewed(theirs.get(block, theirs.get(block[:2]))) for block in blocks
-    }
-    return {**options, "patches_replace": replace}
+    return replace_attn2(options, blocks, viewed)
