@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 import logging
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from einops import rearrange
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .architecture import CONFIG, WEIGHTS, checkpoint_names
@@ -79,6 +83,7 @@ def build_text_encoder(vocabulary: int) -> CLIPTextModel:
             hidden_act="quick_gelu",
             bos_token_id=0,
             eos_token_id=vocabulary - 1,
+            attn_implementation="eager",
         )
     )
 
@@ -106,6 +111,54 @@ class Captions:
             rows.append([self._compact[i] for i in ids + [END] * (TOKENS - len(ids))])
         return torch.tensor(rows)
 
+    def objects(self, captions: Sequence[Sequence[tuple[str, int | None]]]) -> Tensor:
+        """Which token describes which object: int64[captions tokens], −1 for none."""
+        found = torch.full((len(captions), TOKENS), -1)
+        for row, words in zip(found, captions, strict=True):
+            at = 1
+            for word, item in words:
+                count = len(self._word_ids.get(word) or self._bpe.encode(word))
+                row[at : at + count] = -1 if item is None else item
+                at += count
+        return found
+
+
+class Float32Attention:
+    """Attention in float32 whatever the rest is in: in bfloat16 a CPU is far slower at it.
+
+    Cross-attention keeps its maps, averaged over heads, float[batch queries tokens], in `maps`.
+    """
+
+    def __init__(self, keep: bool) -> None:
+        self.keep = keep
+        self.maps: Tensor | None = None
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q, k, v = (
+            rearrange(project(x), "b n (h d) -> b h n d", h=attn.heads).float()
+            for project, x in (
+                (attn.to_q, hidden_states),
+                (attn.to_k, context),
+                (attn.to_v, context),
+            )
+        )
+        with torch.autocast(q.device.type, enabled=False):
+            if self.keep:
+                probabilities = (q @ k.mT * attn.scale).softmax(-1)
+                self.maps = probabilities.mean(1)
+                out = probabilities @ v
+            else:
+                out = F.scaled_dot_product_attention(q, k, v)
+        return attn.to_out[0](rearrange(out, "b h n d -> b n (h d)"))
+
 
 class Generator(nn.Module):
     """UNet and text encoder, trained as one."""
@@ -114,9 +167,20 @@ class Generator(nn.Module):
         super().__init__()
         self.unet = build_unet()
         self.text = build_text_encoder(vocabulary)
+        self.unet.set_attn_processor(
+            {name: Float32Attention(keep="attn2" in name) for name in self.unet.attn_processors}
+        )
 
     def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         return self.unet(x, t, self.text(ids).last_hidden_state).sample
+
+    def word_maps(self) -> list[Tensor]:
+        """The last call's cross-attention maps at the latent's resolution, one a layer.
+
+        Each float[batch pixels tokens].
+        """
+        maps = [processor.maps for processor in self.unet.attn_processors.values()]
+        return [m for m in maps if m is not None and m.shape[1] == (SIZE // 8) ** 2]
 
 
 def export(

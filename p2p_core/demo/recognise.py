@@ -15,18 +15,25 @@ import numpy as np
 from scipy import ndimage
 
 from . import scenes
-from .scenes import BACKGROUNDS, COLOURS, PATTERNS, SHAPES, SIZE
+from .scenes import (
+    BACKGROUNDS,
+    BOULDER_SHADES,
+    COLOURS,
+    LOWER_GROUND,
+    PATTERNS,
+    SHAPES,
+    SIZE,
+)
 
 LIGHT = (252.0, 250.0, 244.0)
 """The second colour of striped and dotted objects."""
 
 SMALLEST = 90
-"""Area in pixels that makes an object: more than a pebble's, less than that of any small shape."""
+"""Area in pixels that makes an object: more than a boulder's, less than that of any small shape."""
 
 LARGEST = SIZE * SIZE // 2
 """Area in pixels above which it is no object but an unknown ground."""
 
-_PEBBLES = (0.55, 0.65, 1.25)
 _UNIT = 48.0
 _BOX = np.ones((3, 3), bool)
 _YS, _XS = np.mgrid[:SIZE, :SIZE] + 0.5
@@ -126,8 +133,8 @@ def _distance(pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def _off_line(pixels: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """Distance of each pixel to the shades of the ground from 0.8 (below the horizon) to 1."""
-    shade = np.clip(pixels @ ground / (ground @ ground), 0.8, 1.0)
+    """Distance of each pixel to the shades of the ground from below the horizon to 1."""
+    shade = np.clip(pixels @ ground / (ground @ ground), LOWER_GROUND, 1.0)
     return _norm(pixels - shade[..., None] * ground)
 
 
@@ -144,7 +151,8 @@ def _view(pixels: np.ndarray) -> _View:
     ground, light = np.array(BACKGROUNDS[name], float), np.array(LIGHT)
     near = pixels[_off_line(pixels, ground) < 30]
     if len(near):
-        shade = np.where(_distance(near, np.stack((ground, 0.8 * ground))).argmin(-1), 0.8, 1.0)
+        lower = _distance(near, np.stack((ground, LOWER_GROUND * ground))).argmin(-1)
+        shade = np.where(lower, LOWER_GROUND, 1.0)
         cast = np.clip(np.median(near / (shade[:, None] * ground), axis=0), 0.85, 1.15)
         ground = ground * cast
         if name == "snow":
@@ -154,8 +162,8 @@ def _view(pixels: np.ndarray) -> _View:
 
 def _parts(view: _View) -> list[tuple[np.ndarray, int]]:
     """Connected foreground, one colour each: bool[SIZE SIZE] and the colour's index."""
-    pebbles = np.minimum(np.outer(_PEBBLES, view.ground), 255)
-    palette = _distance(view.pixels, np.concatenate((_PALETTE, [LIGHT], pebbles)))
+    boulders = np.minimum(np.outer(BOULDER_SHADES, view.ground), 255)
+    palette = _distance(view.pixels, np.concatenate((_PALETTE, [LIGHT], boulders)))
     ground = _off_line(view.pixels, view.ground)
     labels = np.concatenate((palette, ground[..., None]), axis=-1).argmin(-1)
     light = len(_PALETTE)

@@ -1,9 +1,10 @@
 """The demo world: scenes as values, their pictures and their captions.
 
 A scene is one or two coloured, patterned shapes on a ground that has features no caption ever
-mentions (a horizon, pebbles). Captions leave most things out, as captions do, so changing a word
-and nothing else changes the whole picture of an uncontrolled model. Because the renderer is ours,
-every edit has a true answer: the same scene with that one thing changed.
+mentions (a horizon, boulders, and places where each shape is found more often than elsewhere).
+Captions leave most things out, as captions do, so changing a word and nothing else changes the
+whole picture of an uncontrolled model. Because the renderer is ours, every edit has a true answer:
+the same scene with that one thing changed.
 """
 
 from __future__ import annotations
@@ -46,8 +47,12 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon")
 PATTERNS = ("plain", "striped", "dotted")
-SMALL_RADIUS = (13.0, 17.0)
-BIG_RADIUS = (24.0, 31.0)
+SMALL_RADIUS = (15.0, 19.0)
+BIG_RADIUS = (27.0, 33.0)
+LOWER_GROUND = 0.75
+"""The ground below the horizon is the ground's colour times this."""
+BOULDER_SHADES = (0.5, 0.62, 1.25)
+"""A boulder is the ground's colour times one of these."""
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "circle": ("circle", "circle", "disc", "ball"),
@@ -95,13 +100,13 @@ class Item:
 class Scene:
     """A picture as a value.
 
-    `pebbles` are (x, y, radius, shade) and `horizon` is (height, slope): never captioned.
+    `boulders` are (x, y, radius, shade) and `horizon` is (height, slope): never captioned.
     """
 
     items: tuple[Item, ...]
     background: str
     horizon: tuple[float, float]
-    pebbles: tuple[tuple[float, float, float, float], ...]
+    boulders: tuple[tuple[float, float, float, float], ...]
 
     def with_item(self, index: int, **changes: object) -> Scene:
         """The same scene with item `index` changed: the true answer to an edit."""
@@ -221,9 +226,10 @@ def render(scene: Scene) -> np.ndarray:
         ((SIZE + 8) * s, (height + slope * (SIZE / 2 + 8)) * s),
     ]
     draw.polygon(
-        [*edge, ((SIZE + 8) * s, 2 * SIZE * s), (-8 * s, 2 * SIZE * s)], fill=_shade(ground, 0.8)
+        [*edge, ((SIZE + 8) * s, 2 * SIZE * s), (-8 * s, 2 * SIZE * s)],
+        fill=_shade(ground, LOWER_GROUND),
     )
-    for x, y, radius, shade in scene.pebbles:
+    for x, y, radius, shade in scene.boulders:
         box = ((x - radius) * s, (y - radius) * s, (x + radius) * s, (y + radius) * s)
         draw.ellipse(box, fill=_shade(ground, shade))
     for item in scene.items:
@@ -239,20 +245,35 @@ def _radius(rng: random.Random) -> float:
     return rng.uniform(low, high)
 
 
+def _place_of(shape: str, radius: float, rng: random.Random) -> tuple[float, float]:
+    """A centre in pixels: for half of the objects around the shape's usual place, else anywhere.
+
+    Things keep to places in pictures without captions saying so; the usual places lie on a circle.
+    """
+    low, high = radius + 3, SIZE - radius - 3
+    if rng.random() < 0.5:
+        return rng.uniform(low, high), rng.uniform(low, high)
+    angle = 2 * math.pi * SHAPES.index(shape) / len(SHAPES)
+    x = rng.gauss(SIZE / 2 + 24 * math.cos(angle), 8)
+    y = rng.gauss(SIZE / 2 + 24 * math.sin(angle), 8)
+    return min(max(x, low), high), min(max(y, low), high)
+
+
 def sample_scene(rng: random.Random) -> Scene:
-    """A random scene: one or two objects that never touch, pebbles beside them."""
+    """A random scene: one or two objects that never touch, boulders beside them."""
     background = rng.choice(tuple(BACKGROUNDS))
     items: list[Item] = []
     wanted = 2 if rng.random() < 0.4 else 1
     while len(items) < wanted:
         radius = _radius(rng) if wanted == 1 else min(_radius(rng), 26.0)
-        margin = radius + 3
+        shape = rng.choice(SHAPES)
+        x, y = _place_of(shape, radius, rng)
         item = Item(
-            shape=rng.choice(SHAPES),
+            shape=shape,
             colour=rng.choice([c for c in COLOURS if is_visible(c, background)]),
             pattern=rng.choice(("plain", "plain", "striped", "dotted")),
-            x=rng.uniform(margin, SIZE - margin),
-            y=rng.uniform(margin, SIZE - margin),
+            x=x,
+            y=y,
             radius=radius,
         )
         if (
@@ -264,13 +285,13 @@ def sample_scene(rng: random.Random) -> Scene:
                 items.clear()
             continue
         items.append(item)
-    horizon = (rng.uniform(0.25, 1.1) * SIZE, rng.uniform(-0.3, 0.3))
-    pebbles: list[tuple[float, float, float, float]] = []
-    for _ in range(rng.choice((0, 2, 3, 4, 5))):
-        x, y, r = rng.uniform(6, SIZE - 6), rng.uniform(6, SIZE - 6), rng.uniform(2.5, 5.0)
+    horizon = (rng.uniform(0.2, 1.1) * SIZE, rng.uniform(-0.3, 0.3))
+    boulders: list[tuple[float, float, float, float]] = []
+    for _ in range(rng.choice((0, 4, 6, 8))):
+        x, y, r = rng.uniform(4, SIZE - 4), rng.uniform(4, SIZE - 4), rng.uniform(3.0, 9.0)
         if all(math.dist((x, y), (i.x, i.y)) > 1.15 * i.radius + r + 2 for i in items):
-            pebbles.append((x, y, r, rng.choice((0.55, 0.65, 1.25))))
-    return Scene(tuple(items), background, horizon, tuple(pebbles))
+            boulders.append((x, y, r, rng.choice(BOULDER_SHADES)))
+    return Scene(tuple(items), background, horizon, tuple(boulders))
 
 
 def is_visible(colour: str, background: str) -> bool:
@@ -300,9 +321,9 @@ def with_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def _noun_phrase(item: Item, rng: random.Random, sizes: bool = True) -> str:
+def _noun_phrase(item: Item, rng: random.Random) -> list[str]:
     words: list[str] = []
-    if sizes and item.size and rng.random() < 0.35:
+    if item.size and rng.random() < 0.35:
         words.append(_word(item.size, rng))
     if (item.pattern != "plain" and rng.random() < 0.9) or (
         item.pattern == "plain" and rng.random() < 0.2
@@ -311,7 +332,7 @@ def _noun_phrase(item: Item, rng: random.Random, sizes: bool = True) -> str:
     if rng.random() < 0.92:
         words.append(item.colour)
     words.append(_word(item.shape, rng))
-    return with_article(" ".join(words))
+    return with_article(" ".join(words)).split()
 
 
 def _place(item: Item) -> str | None:
@@ -336,24 +357,35 @@ def relation(first: Item, second: Item) -> str:
 
 def caption(scene: Scene, rng: random.Random) -> str:
     """One of many sentences that are true of the scene; most leave most of it out."""
-    first = scene.items[0]
-    if len(scene.items) == 1:
-        text = _noun_phrase(first, rng)
-        place = _place(first)
+    return " ".join(word for word, _ in worded(scene, rng))
+
+
+def worded(scene: Scene, rng: random.Random) -> list[tuple[str, int | None]]:
+    """A caption's words, each with the index of the object that it describes, if any."""
+    order = list(range(len(scene.items)))
+    rng.shuffle(order)
+    phrases = [
+        [(word, None if word in ("a", "an") else n) for word in _noun_phrase(scene.items[n], rng)]
+        for n in order
+    ]
+    words: list[tuple[str, int | None]] = list(phrases[0])
+    if len(order) == 1:
+        place = _place(scene.items[0])
         if place and rng.random() < 0.25:
-            text += " " + place
+            words += _plain(place)
     else:
-        order = list(scene.items)
-        rng.shuffle(order)
-        parts = [_noun_phrase(item, rng) for item in order]
         roll = rng.random()
         if roll < 0.55:
-            text = f"{parts[0]} {relation(*order)} {parts[1]}"
-        elif roll < 0.7:
-            text = f"{parts[0]} next to {parts[1]}"
+            between = relation(*(scene.items[n] for n in order))
         else:
-            text = f"{parts[0]} and {parts[1]}"
+            between = "next to" if roll < 0.7 else "and"
+        words += [*_plain(between), *phrases[1]]
     if rng.random() < 0.85:
-        text += " " + rng.choice(GROUND_PHRASES[scene.background])
-    prefix = rng.choice(("", "", "", "", "a picture of ", "a drawing of ", "there is "))
-    return prefix + text
+        words += _plain(rng.choice(GROUND_PHRASES[scene.background]))
+    prefix = rng.choice(("", "", "", "", "a picture of", "a drawing of", "there is"))
+    return [*_plain(prefix), *words]
+
+
+def _plain(text: str) -> list[tuple[str, int | None]]:
+    """Words that describe no object."""
+    return [(word, None) for word in text.split()]
