@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .attention_maps import P2PAttentionMaps
 from .controller import P2PController
 from .demo import P2PDemoCheckpoint
-from .edits import P2PWordSwap
-from .sampling import P2PKSampler
+from .edits import P2PRefine, P2PReweight, P2PWordSwap
+from .local_blend import P2PLocalBlend
+from .sampling import P2PGuider, P2PKSampler, P2PKSamplerAdvanced
 
 
 class PromptToPromptExtension(ComfyExtension):
     """What the host asks for the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [P2PController, P2PWordSwap, P2PKSampler, P2PDemoCheckpoint]
+        return [
+            P2PController,
+            P2PWordSwap,
+            P2PRefine,
+            P2PReweight,
+            P2PLocalBlend,
+            P2PKSampler,
+            P2PKSamplerAdvanced,
+            P2PGuider,
+            P2PAttentionMaps,
+            P2PDemoCheckpoint,
+        ]
 
 
 async def comfy_entrypoint() -> PromptToPromptExtension:

@@ -7,15 +7,44 @@ from typing import Any
 from comfy_api.latest import io
 
 Edit = io.Custom("P2P_EDIT")
-"""A chain of edits: a tuple of `p2p_core.edits.Edit`."""
+"""A chain of edits: a tuple of `p2p_core.edits.Edit`, with at most one `LocalBlend`."""
 
 Controller = io.Custom("P2P_CONTROLLER")
 """A source prompt with its edited prompts: `p2p_core.hosts.comfyui.EncodedController`."""
 
+Run = io.Custom("P2P_RUN")
+"""A sampling run, to be looked at: `p2p_core.hosts.comfyui.viewing.Run`."""
+
 CATEGORY = "prompt-to-prompt"
+
+RESOLUTIONS: dict[str, float | None] = {
+    "automatic": None,
+    "1": 1.0,
+    "1/2": 0.5,
+    "1/4": 0.25,
+    "1/8": 0.125,
+}
+"""Which layers' maps are looked at: their side as a fraction of the latent's."""
 
 
 def optional_schema(**fields: Any) -> dict[str, Any]:
     """Those of the schema's fields that this host knows: older ones lack search aliases."""
     known = io.Schema.__dataclass_fields__
     return {key: value for key, value in fields.items() if key in known}
+
+
+def resolution_input() -> Any:
+    return io.Combo.Input(
+        "resolution",
+        options=list(RESOLUTIONS),
+        default="automatic",
+        tooltip="Which attention layers to look at: those whose side is this fraction of the "
+        "latent's. Automatic takes the coarsest ones of at least 16×16 cells, as the paper does.",
+    )
+
+
+def fraction_input(name: str, default: float, tooltip: str, **more: Any) -> Any:
+    """A number from 0 to 1."""
+    return io.Float.Input(
+        name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip, **more
+    )

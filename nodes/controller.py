@@ -7,6 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 from server import PromptServer
 
+from ..p2p_core.alignment import describe
+from ..p2p_core.edits import Refine
 from ..p2p_core.hosts.comfyui.conditioning import build_controller
 from .common import CATEGORY, Controller, Edit, optional_schema
 
@@ -55,6 +57,17 @@ class P2PController(io.ComfyNode):
                     display_name="edited_prompts",
                     tooltip="The edited prompts, one a line, as the model reads them.",
                 ),
+                io.Conditioning.Output(
+                    display_name="positive",
+                    tooltip="The prompts' conditioning, to send through other nodes (ControlNet, "
+                    "areas, masks, timestep ranges) and then to the sampler's positive input. "
+                    "Not needed without such nodes.",
+                ),
+                io.String.Output(
+                    display_name="alignment",
+                    tooltip="What became of the source prompt's words, one edit a line: kept, "
+                    "swapped (→), added (+) and removed (−) words.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -72,6 +85,14 @@ class P2PController(io.ComfyNode):
                 "without edits the stock KSampler samples the prompt."
             )
         encoded = build_controller(clip, source_prompt, chains)
-        texts = "\n".join(branch.edited.text for branch in encoded.controller.branches)
+        branches = encoded.controller.branches
+        texts = "\n".join(branch.edited.text for branch in branches)
+        alignments = [
+            describe(encoded.controller.source, branch.edited, branch.spans) for branch in branches
+        ]
         PromptServer.instance.send_progress_text(texts, cls.hidden.unique_id)
-        return io.NodeOutput(encoded, texts)
+        for branch, alignment in zip(branches, alignments, strict=True):
+            for edit in branch.chain:
+                if isinstance(edit, Refine) and edit.origin:
+                    PromptServer.instance.send_progress_text(alignment, edit.origin)
+        return io.NodeOutput(encoded, texts, encoded.conditioning, "\n".join(alignments))

@@ -6,9 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..p2p_core.edits import SelfInjection, WordSwap
-from ..p2p_core.schedules import Window
-from .common import CATEGORY, Edit, optional_schema
+from ..p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
+from ..p2p_core.notation import parse_factors, parse_windows
+from ..p2p_core.schedules import Schedule, Window
+from .common import CATEGORY, Edit, fraction_input, optional_schema
+
+FOLLOW, OWN = "as the edits before it", "own window"
 
 
 def window_inputs(cross_end: float, self_end: float) -> list[Any]:
@@ -16,38 +19,42 @@ def window_inputs(cross_end: float, self_end: float) -> list[Any]:
 
     They are the paper's cross_replace_steps and self_replace_steps.
     """
-
-    def fraction(name: str, default: float, tooltip: str) -> Any:
-        return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
-
     return [
-        fraction(
+        fraction_input(
             "cross_replace_end",
             cross_end,
             "Until when the edited image takes the source's cross-attention (what sits where), "
             "as a fraction of the sampling steps, 0 to 1. Higher keeps more of the source's "
             "layout, lower lets the new words reshape it.",
         ),
-        fraction(
-            "self_replace_end",
-            self_end,
-            "Until when the edited image takes the source's self-attention (outlines and texture), "
-            "as a fraction of the sampling steps, 0 to 1. Higher keeps outlines; lower where the "
-            "new object has another shape.",
-        ),
-        fraction(
+        *self_inputs(self_end, ["self_replace_end"]),
+        fraction_input(
             "cross_replace_start",
             0.0,
             "From when the source's cross-attention is taken, as a fraction of the sampling steps, "
             "0 to 1. 0 is right for nearly everything.",
         ),
-        fraction(
+        *self_inputs(self_end, ["self_replace_start", "self_replace_reach"]),
+    ]
+
+
+def self_inputs(end: float, names: list[str]) -> list[Any]:
+    """Those of the inputs for self-attention injection that are named."""
+    inputs = {
+        "self_replace_end": fraction_input(
+            "self_replace_end",
+            end,
+            "Until when the edited image takes the source's self-attention (outlines and texture), "
+            "as a fraction of the sampling steps, 0 to 1. Higher keeps outlines; lower where the "
+            "new object has another shape.",
+        ),
+        "self_replace_start": fraction_input(
             "self_replace_start",
             0.0,
             "From when the source's self-attention is taken, as a fraction of the sampling steps, "
             "0 to 1.",
         ),
-        io.Float.Input(
+        "self_replace_reach": io.Float.Input(
             "self_replace_reach",
             default=1.0,
             min=0.01,
@@ -58,7 +65,40 @@ def window_inputs(cross_end: float, self_end: float) -> list[Any]:
             "choice for 512-pixel Stable Diffusion (16×16 layers and below), which leaves fine "
             "texture free.",
         ),
+    }
+    return [inputs[name] for name in names]
+
+
+def word_window_inputs() -> list[Any]:
+    """The inputs that give single words windows of their own, and windows soft ends."""
+    return [
+        io.String.Input(
+            "word_windows",
+            default="",
+            multiline=True,
+            optional=True,
+            tooltip="Windows of their own for single words of the edited prompt, such as "
+            "'butterfly: 0-1', one a line, ends as fractions of the sampling steps. All other "
+            "words follow the window above. 'butterfly: 0-1 fade 0.2' ends softly; 'cat #2' is the "
+            "second cat.",
+        ),
+        fraction_input(
+            "cross_replace_fade",
+            0.0,
+            "How softly the cross-attention window ends: the part of the sampling steps, 0 to 1, "
+            "over which it lets go. 0 is a hard end.",
+            optional=True,
+        ),
     ]
+
+
+def chain_input() -> Any:
+    return Edit.Input(
+        "edit",
+        optional=True,
+        tooltip="Edits to make before this one, from another edit node. "
+        "Leave free to start a chain.",
+    )
 
 
 def self_injection(start: float, end: float, reach: float) -> SelfInjection:
@@ -104,12 +144,8 @@ class P2PWordSwap(io.ComfyNode):
                     "counting from 1.",
                 ),
                 *window_inputs(cross_end=0.8, self_end=0.4),
-                Edit.Input(
-                    "edit",
-                    optional=True,
-                    tooltip="Edits to make before this one, from another edit node. "
-                    "Leave free to start a chain.",
-                ),
+                chain_input(),
+                *word_window_inputs(),
             ],
             outputs=[
                 Edit.Output(
@@ -132,12 +168,188 @@ class P2PWordSwap(io.ComfyNode):
         self_replace_start: float,
         self_replace_reach: float,
         edit: tuple[Any, ...] = (),
+        word_windows: str = "",
+        cross_replace_fade: float = 0.0,
     ) -> io.NodeOutput:
         swap = WordSwap(
             words,
             replacement,
             occurrence,
-            cross=Window(cross_replace_start, cross_replace_end),
+            schedule=Schedule(
+                Window(cross_replace_start, cross_replace_end, cross_replace_fade),
+                parse_windows(word_windows),
+            ),
             self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
         )
         return io.NodeOutput((*edit, swap))
+
+
+class P2PRefine(io.ComfyNode):
+    """Give the edited prompt whole; words that it shares with the source stay put.
+
+    Paper section 4, prompt refinement.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2P_Refine",
+            display_name="P2P Refine",
+            category=CATEGORY,
+            description="Takes the edited prompt whole and aligns it with the source prompt: words "
+            "that both have keep the source's attention, added words are free. Adding, swapping "
+            "and removing words in one go.",
+            **optional_schema(search_aliases=["prompt to prompt", "add words", "edited prompt"]),
+            inputs=[
+                io.String.Input(
+                    "edited_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="The whole prompt of the edited image: the source prompt with words "
+                    "added, changed or left out.",
+                ),
+                io.Boolean.Input(
+                    "inject_swapped",
+                    default=True,
+                    tooltip="Whether words in the place of others take their attention, as in a "
+                    "word swap. Off: they attend for themselves and may go elsewhere.",
+                ),
+                *window_inputs(cross_end=0.8, self_end=0.4),
+                chain_input(),
+                *word_window_inputs(),
+            ],
+            outputs=[
+                Edit.Output(
+                    display_name="edit",
+                    tooltip="The chain with this refinement at its end: to another edit node or to "
+                    "a P2P Controller.",
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        edited_prompt: str,
+        inject_swapped: bool,
+        cross_replace_end: float,
+        self_replace_end: float,
+        cross_replace_start: float,
+        self_replace_start: float,
+        self_replace_reach: float,
+        edit: tuple[Any, ...] = (),
+        word_windows: str = "",
+        cross_replace_fade: float = 0.0,
+    ) -> io.NodeOutput:
+        refine = Refine(
+            edited_prompt,
+            inject_swapped,
+            schedule=Schedule(
+                Window(cross_replace_start, cross_replace_end, cross_replace_fade),
+                parse_windows(word_windows),
+            ),
+            self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
+            origin=str(cls.hidden.unique_id),
+        )
+        return io.NodeOutput((*edit, refine))
+
+
+class P2PReweight(io.ComfyNode):
+    """Turn words up or down (paper section 4, attention re-weighting)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2P_Reweight",
+            display_name="P2P Reweight",
+            category=CATEGORY,
+            description="A fader for words: multiplies the attention that the image pays to them. "
+            "After another edit it acts on the edited prompt; alone on the source prompt.",
+            **optional_schema(
+                search_aliases=["prompt to prompt", "equalizer", "fader", "word weight"]
+            ),
+            inputs=[
+                io.String.Input(
+                    "words",
+                    default="",
+                    multiline=True,
+                    tooltip="Words or phrases of the edited prompt, separated by commas or lines. "
+                    "One may have a factor of its own, any number: 'fluffy: 3, tail: -1.5'. "
+                    "'cat #2' is the second cat.",
+                ),
+                io.Float.Input(
+                    "factor",
+                    default=1.5,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.05,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="What the words' attention is multiplied with, -2 to 2: above 1 is "
+                    "more, below 1 less, 0 none, negative the opposite.",
+                ),
+                io.Combo.Input(
+                    "window",
+                    options=[FOLLOW, OWN],
+                    default=FOLLOW,
+                    tooltip="When the factors act. As the edits before it: as long as those take "
+                    "the source's cross-attention, as in the paper; alone all through. Own window: "
+                    "from start to end below.",
+                ),
+                fraction_input(
+                    "window_start",
+                    0.0,
+                    "From when an own window acts, as a fraction of the sampling steps, 0 to 1.",
+                ),
+                fraction_input(
+                    "window_end",
+                    1.0,
+                    "Until when an own window acts, as a fraction of the sampling steps, 0 to 1.",
+                ),
+                fraction_input(
+                    "self_replace_end",
+                    0.4,
+                    "Only where no Word Swap or Refine is in the chain: until when the edited "
+                    "image takes the source's self-attention (outlines and texture), as a fraction "
+                    "of the sampling steps, 0 to 1.",
+                ),
+                chain_input(),
+                *word_window_inputs(),
+            ],
+            outputs=[
+                Edit.Output(
+                    display_name="edit",
+                    tooltip="The chain with this reweighting at its end: to another edit node or "
+                    "to a P2P Controller.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        words: str,
+        factor: float,
+        window: str,
+        window_start: float,
+        window_end: float,
+        self_replace_end: float,
+        edit: tuple[Any, ...] = (),
+        word_windows: str = "",
+        cross_replace_fade: float = 0.0,
+    ) -> io.NodeOutput:
+        own = window == OWN
+        if not own and (word_windows.strip() or cross_replace_fade):
+            raise ValueError(
+                f"Expected the window {OWN!r} for word windows or a fade, got {window!r}. "
+                f"Set window to {OWN!r}, or clear word_windows and cross_replace_fade."
+            )
+        schedule = Schedule(
+            Window(window_start, window_end, cross_replace_fade), parse_windows(word_windows)
+        )
+        reweight = Reweight(
+            parse_factors(words, factor),
+            schedule if own else None,
+            SelfInjection(Window(0.0, self_replace_end)),
+        )
+        return io.NodeOutput((*edit, reweight))

@@ -1,4 +1,4 @@
-"""The node that samples source and edits side by side."""
+"""The nodes that sample source and edits side by side."""
 
 from __future__ import annotations
 
@@ -7,8 +7,107 @@ from typing import Any
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..p2p_core.hosts.comfyui.sampling import sample
-from .common import CATEGORY, Controller, optional_schema
+from ..p2p_core.hosts.comfyui.sampling import EditGuider
+from ..p2p_core.hosts.comfyui.viewing import Run as SamplingRun
+from .common import CATEGORY, Controller, Run, optional_schema
+
+
+def model_input() -> Any:
+    return io.Model.Input(
+        "model",
+        tooltip="The model that denoises: SD1.x, SD2.x, SDXL or the demo model.",
+    )
+
+
+def controller_input() -> Any:
+    return Controller.Input("controller", tooltip="The prompts and edits, from a P2P Controller.")
+
+
+def negative_input() -> Any:
+    return io.Conditioning.Input(
+        "negative",
+        tooltip="What source and edited images should not show. One prompt serves all.",
+    )
+
+
+def positive_input() -> Any:
+    return io.Conditioning.Input(
+        "positive",
+        optional=True,
+        tooltip="The controller's positive output after other nodes had it, such as Apply "
+        "ControlNet. Leave free otherwise.",
+    )
+
+
+def noise_inputs() -> list[Any]:
+    """Seed, steps, guidance, sampler and scheduler, as the stock KSampler has them."""
+    return [
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=True,
+            tooltip="The seed of the noise that source and edits share.",
+        ),
+        io.Int.Input("steps", default=30, min=1, max=10000, tooltip="How many sampling steps."),
+        cfg_input(),
+        io.Combo.Input(
+            "sampler_name",
+            options=comfy.samplers.KSampler.SAMPLERS,
+            default="euler",
+            tooltip="The sampling algorithm; any of the host's.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=comfy.samplers.KSampler.SCHEDULERS,
+            default="normal",
+            tooltip="How the noise falls over the steps.",
+        ),
+    ]
+
+
+def cfg_input() -> Any:
+    return io.Float.Input(
+        "cfg",
+        default=7.5,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        round=0.01,
+        tooltip="Classifier-free guidance scale: higher follows the prompts more "
+        "closely. 1 is off.",
+    )
+
+
+def outputs() -> list[Any]:
+    return [
+        io.Latent.Output(
+            display_name="source",
+            tooltip="The source image's latent, untouched by the edits.",
+        ),
+        io.Latent.Output(
+            display_name="edited",
+            tooltip="The edited images' latents, in the order of the controller's edits.",
+        ),
+        io.Mask.Output(
+            display_name="masks",
+            tooltip="Where each edited image may differ from its source, at the latent's "
+            "resolution: the last step's mask of its Local Blend Mask, white without one.",
+        ),
+        Run.Output(
+            display_name="run",
+            tooltip="This run, to be looked at with P2P Attention Maps.",
+        ),
+    ]
+
+
+def sampled(model: Any, controller: Any, **settings: Any) -> io.NodeOutput:
+    """The outputs of a sampling node; settings are those of `sampling.sample`."""
+    latent = settings.pop("latent_image")
+    run = SamplingRun.of(model, controller, latent, **settings)
+    result = run.sample()
+    return io.NodeOutput(result.source, result.edited, result.masks, run)
 
 
 class P2PKSampler(io.ComfyNode):
@@ -25,55 +124,15 @@ class P2PKSampler(io.ComfyNode):
             "KSampler's for the same settings.",
             **optional_schema(search_aliases=["prompt to prompt", "dual latent", "sampler"]),
             inputs=[
-                io.Model.Input(
-                    "model",
-                    tooltip="The model that denoises: SD1.x, SD2.x, SDXL or the demo model.",
-                ),
-                Controller.Input(
-                    "controller", tooltip="The prompts and edits, from a P2P Controller."
-                ),
-                io.Conditioning.Input(
-                    "negative",
-                    tooltip="What source and edited images should not show. One prompt serves all.",
-                ),
+                model_input(),
+                controller_input(),
+                negative_input(),
                 io.Latent.Input(
                     "latent_image",
                     tooltip="The latent to denoise, one a source image: an empty latent, or an "
                     "encoded image with denoise below 1. The edits' latents are made from it.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The seed of the noise that source and edits share.",
-                ),
-                io.Int.Input(
-                    "steps", default=30, min=1, max=10000, tooltip="How many sampling steps."
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Classifier-free guidance scale: higher follows the prompts more "
-                    "closely. 1 is off.",
-                ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=comfy.samplers.KSampler.SAMPLERS,
-                    default="euler",
-                    tooltip="The sampling algorithm; any of the host's.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.KSampler.SCHEDULERS,
-                    default="normal",
-                    tooltip="How the noise falls over the steps.",
-                ),
+                *noise_inputs(),
                 io.Float.Input(
                     "denoise",
                     default=1.0,
@@ -83,16 +142,129 @@ class P2PKSampler(io.ComfyNode):
                     tooltip="How much of the latent is denoised, 0 to 1. "
                     "Below 1 starts from the given latent image.",
                 ),
+                positive_input(),
+            ],
+            outputs=outputs(),
+        )
+
+    @classmethod
+    def execute(cls, model: Any, controller: Any, **settings: Any) -> io.NodeOutput:
+        return sampled(model, controller, **settings)
+
+
+class P2PKSamplerAdvanced(io.ComfyNode):
+    """A KSamplerAdvanced for a source prompt and its edits: a part of the steps at a time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2P_KSamplerAdvanced",
+            display_name="P2P KSampler (Advanced)",
+            category=CATEGORY,
+            description="The P2P KSampler for a part of the steps, as the stock KSampler "
+            "(Advanced). The edits' windows refer to all the steps, so an edit runs through "
+            "several of these nodes as through one.",
+            **optional_schema(search_aliases=["prompt to prompt", "dual latent", "sampler"]),
+            inputs=[
+                model_input(),
+                controller_input(),
+                negative_input(),
+                io.Latent.Input(
+                    "latent_image",
+                    tooltip="The latent to denoise, one a source image, or the source latent of "
+                    "the P2P KSampler (Advanced) before this one.",
+                ),
+                io.Boolean.Input(
+                    "add_noise",
+                    default=True,
+                    tooltip="Whether to add the seed's noise first; not where an earlier sampler "
+                    "left some.",
+                ),
+                *noise_inputs(),
+                io.Int.Input(
+                    "start_at_step",
+                    default=0,
+                    min=0,
+                    max=10000,
+                    tooltip="The first step to do, counting from 0.",
+                ),
+                io.Int.Input(
+                    "end_at_step",
+                    default=10000,
+                    min=0,
+                    max=10000,
+                    tooltip="The step to stop before; beyond the last one for all of them.",
+                ),
+                io.Boolean.Input(
+                    "return_with_leftover_noise",
+                    default=False,
+                    tooltip="Whether to leave the noise of the steps that are not done, for a "
+                    "sampler that goes on from here.",
+                ),
+                io.Latent.Input(
+                    "edited",
+                    optional=True,
+                    tooltip="The edited latents of the P2P KSampler (Advanced) before this one, to "
+                    "go on from. Leave free at the first: the edits start where the source does.",
+                ),
+                positive_input(),
+            ],
+            outputs=outputs(),
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, controller: Any, return_with_leftover_noise: bool, **settings: Any
+    ) -> io.NodeOutput:
+        return sampled(model, controller, leftover_noise=return_with_leftover_noise, **settings)
+
+
+class P2PGuider(io.ComfyNode):
+    """The general way to sample source and edits: a guider for SamplerCustomAdvanced."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2P_Guider",
+            display_name="P2P Guider",
+            category=CATEGORY,
+            description="Source and edits for SamplerCustomAdvanced, any sampler, schedule and "
+            "noise. Its output holds the source images first, then each edit's. Another guider "
+            "can bring its own guidance.",
+            **optional_schema(search_aliases=["prompt to prompt", "custom sampling", "guider"]),
+            inputs=[
+                model_input(),
+                controller_input(),
+                negative_input(),
+                cfg_input(),
+                positive_input(),
+                io.Guider.Input(
+                    "guider",
+                    optional=True,
+                    tooltip="A guider whose guidance to use instead, such as DualCFGGuider: with "
+                    "its own model, negative prompt and scales, and the controller's prompts in "
+                    "the place of its positive prompt.",
+                ),
+                io.Sigmas.Input(
+                    "whole_schedule",
+                    optional=True,
+                    tooltip="The schedule before it was split, where the sampler gets a part of "
+                    "it: the edits' windows then refer to the whole.",
+                ),
+                io.Boolean.Input(
+                    "continues",
+                    default=False,
+                    optional=True,
+                    tooltip="Whether the latent already holds the source and edited images that "
+                    "an earlier run with this controller returned.",
+                ),
             ],
             outputs=[
-                io.Latent.Output(
-                    display_name="source",
-                    tooltip="The source image's latent, untouched by the edits.",
-                ),
-                io.Latent.Output(
-                    display_name="edited",
-                    tooltip="The edited images' latents, in the order of the controller's edits.",
-                ),
+                io.Guider.Output(
+                    display_name="guider",
+                    tooltip="To SamplerCustomAdvanced, which returns the source images, then the "
+                    "edited images in the order of the controller's edits.",
+                )
             ],
         )
 
@@ -102,24 +274,18 @@ class P2PKSampler(io.ComfyNode):
         model: Any,
         controller: Any,
         negative: Any,
-        latent_image: dict[str, Any],
-        seed: int,
-        steps: int,
         cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        denoise: float,
+        positive: Any = None,
+        guider: Any = None,
+        whole_schedule: Any = None,
+        continues: bool = False,
     ) -> io.NodeOutput:
-        source, edited = sample(
-            model,
-            controller,
-            negative,
-            latent_image,
-            seed=seed,
-            steps=steps,
-            cfg=cfg,
-            sampler_name=sampler_name,
-            scheduler=scheduler,
-            denoise=denoise,
+        if guider is None:
+            guider = comfy.samplers.CFGGuider(model)
+            guider.set_conds(controller.conditioning, negative)
+            guider.set_cfg(cfg)
+        return io.NodeOutput(
+            EditGuider(
+                guider, controller, positive=positive, sigmas=whole_schedule, continues=continues
+            )
         )
-        return io.NodeOutput(source, edited)

@@ -1,21 +1,21 @@
 """Align source and edited prompt: which words correspond, and where attention goes.
 
 Words are kept, swapped, inserted or deleted. A `Draft` remembers how the edited text came from the
-source text; `align` turns it into spans of words once both prompts are tokenised; `mapper` turns
-the spans into the matrix that carries the source's attention columns over (paper section 4, eq. for
-word swap and A(j) of prompt refinement).
+source text (`revise` finds that out from two whole texts); `align` turns it into spans of words
+once both prompts are tokenised; `mapper` turns the spans into the matrix that carries the source's
+attention columns over (paper section 4, eq. for word swap and A(j) of prompt refinement).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
-from .tokens import Prompt
+from .tokens import Prompt, find_words
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,69 @@ class Draft:
         return Draft(tuple(done))
 
 
+def matching(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, int]]:
+    """Which items of two sequences correspond, in order: pairs of indices of equal items.
+
+    Needleman–Wunsch as the authors' code has it: gap 0, match 1, mismatch −1; ties go to a gap in
+    `a`, then to one in `b`. A mismatch never wins, so only equal items are paired.
+    """
+    score = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i, x in enumerate(a, 1):
+        for j, y in enumerate(b, 1):
+            diagonal = score[i - 1][j - 1] + (1 if x == y else -1)
+            score[i][j] = max(score[i][j - 1], score[i - 1][j], diagonal)
+    pairs: list[tuple[int, int]] = []
+    i, j = len(a), len(b)
+    while i and j:
+        if score[i][j] == score[i][j - 1]:
+            j -= 1
+        elif score[i][j] == score[i - 1][j]:
+            i -= 1
+        else:
+            i, j = i - 1, j - 1
+            pairs.append((i, j))
+    return pairs[::-1]
+
+
+def revise(draft: Draft, text: str, edit: int) -> Draft:
+    """Turn the present text into `text`, in the name of `edit`, words that both have being kept.
+
+    Paper section 4, prompt refinement: the alignment of two prompts.
+    """
+    old, new = find_words(draft.text), find_words(text)
+    pairs = matching([w[0].casefold() for w in old], [w[0].casefold() for w in new])
+    ends = [(-1, -1), *pairs, (len(old), len(new))]
+    for (i, j), (after_i, after_j) in reversed(list(pairwise(ends))):
+        start, end = _between(old, i, after_i, len(draft.text))
+        written = text[slice(*_between(new, j, after_j, len(text)))]
+        changed = after_i - i > 1 or after_j - j > 1
+        if changed or written.strip() != draft.text[start:end].strip():
+            draft = draft.replace(start, end, written, edit)
+    return draft
+
+
+def _between(
+    words: Sequence[tuple[str, int, int]], before: int, after: int, length: int
+) -> tuple[int, int]:
+    """Characters between two words; −1 stands before the first, len(words) behind the last."""
+    return (
+        words[before][2] if before >= 0 else 0,
+        words[after][1] if after < len(words) else length,
+    )
+
+
 @dataclass(frozen=True)
 class Span:
     """Words `source` of the source prompt became words `edited` of the edited prompt.
 
-    `edit` is the index of the edit that wrote them, None if they are unchanged.
+    `edit` is the index of the edit that wrote them, None if they are unchanged. `tokenwise`: tokens
+    that both sides have correspond to each other, as when only a word's ending changed.
     """
 
     source: range
     edited: range
     edit: int | None
+    tokenwise: bool = False
 
     @property
     def kind(self) -> str:
@@ -95,8 +148,13 @@ class Span:
         )
 
 
-def align(draft: Draft, source: Prompt, edited: Prompt) -> tuple[Span, ...]:
-    """Spans in order, covering every word of both prompts; words of kept text one by one."""
+def align(
+    draft: Draft, source: Prompt, edited: Prompt, tokenwise: Collection[int] = ()
+) -> tuple[Span, ...]:
+    """Spans in order, covering every word of both prompts; words of kept text one by one.
+
+    `tokenwise` are the edits inside whose spans tokens are aligned too.
+    """
     ends_source = [piece.end for piece in draft.pieces]
     ends_edited = list(accumulate(len(piece.text) for piece in draft.pieces))
     spans: list[Span] = []
@@ -113,8 +171,25 @@ def align(draft: Draft, source: Prompt, edited: Prompt) -> tuple[Span, ...]:
                 for n in range(i - i0)
             ]
         elif i > i0 or j > j0:
-            spans.append(Span(range(i0, i), range(j0, j), piece.edit))
+            spans.append(Span(range(i0, i), range(j0, j), piece.edit, piece.edit in tokenwise))
     return tuple(spans)
+
+
+def describe(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> str:
+    """The alignment as a line of text: "a, cat → big dog, on, − wet, grass, + at night"."""
+    parts: list[str] = []
+    for span in spans:
+        before = " ".join(source.words[i].text for i in span.source)
+        after = " ".join(edited.words[j].text for j in span.edited)
+        parts.append(
+            {
+                "kept": after,
+                "swapped": f"{before} → {after}",
+                "inserted": f"+ {after}",
+                "deleted": f"− {before}",
+            }[span.kind]
+        )
+    return ", ".join(parts)
 
 
 def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
@@ -122,20 +197,36 @@ def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
 
     To be used as M_src @ mapper. Spans of equally many tokens map one to one; otherwise every
     edited token gets the sum of the source span's columns divided by the number of edited tokens.
+    In a tokenwise span that holds for the runs of tokens between those that both sides have.
     Special tokens map to their like: start to start, end to end, padding to padding, its mass kept.
     A column of zeros belongs to an inserted token.
     """
     matrix = torch.zeros(source.length, edited.length)
     for span in spans:
-        rows = [t for i in span.source for t in source.words[i].tokens]
-        columns = [t for j in span.edited for t in edited.words[j].tokens]
-        if len(rows) == len(columns):
-            matrix[rows, columns] = 1.0
-        elif rows and columns:
-            matrix[torch.tensor(rows)[:, None], torch.tensor(columns)[None, :]] = 1.0 / len(columns)
+        for rows, columns in _token_runs(source, edited, span):
+            if len(rows) == len(columns):
+                matrix[rows, columns] = 1.0
+            elif rows and columns:
+                matrix[torch.tensor(rows)[:, None], torch.tensor(columns)] = 1.0 / len(columns)
     for rows, columns in zip(_special_blocks(source), _special_blocks(edited), strict=True):
         _spread(matrix, rows, columns)
     return matrix
+
+
+def _token_runs(source: Prompt, edited: Prompt, span: Span) -> list[tuple[list[int], list[int]]]:
+    """Positions of the span's tokens on both sides, in runs that correspond."""
+    rows = [t for i in span.source for t in source.words[i].tokens]
+    columns = [t for j in span.edited for t in edited.words[j].tokens]
+    if not span.tokenwise:
+        return [(rows, columns)]
+    pairs = matching(
+        [token for i in span.source for token in source.words[i].ids],
+        [token for j in span.edited for token in edited.words[j].ids],
+    )
+    runs: list[tuple[list[int], list[int]]] = [([rows[i]], [columns[j]]) for i, j in pairs]
+    ends = [(-1, -1), *pairs, (len(rows), len(columns))]
+    runs += [(rows[i + 1 : k], columns[j + 1 : n]) for (i, j), (k, n) in pairwise(ends)]
+    return runs
 
 
 def _special_blocks(prompt: Prompt) -> list[list[int]]:

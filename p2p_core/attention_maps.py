@@ -12,80 +12,97 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 from .attention import Attend
-from .tokens import Word
+from .schedules import Window
+from .tokens import Prompt
 
 
-def indicator(words: Sequence[Sequence[Word]], tokens: int) -> Tensor:
-    """Which tokens each row's words are: float32[rows tokens], 1 on the words' tokens."""
-    columns = torch.zeros(len(words), tokens)
-    for row, chosen in enumerate(words):
-        columns[row, [t for word in chosen for t in word.tokens]] = 1.0
+def indicator(prompt: Prompt, phrases: Sequence[str]) -> Tensor:
+    """Which tokens some words are: float32[tokens], 1 on those of every phrase.
+
+    Raises `ValueError` for a phrase that the prompt lacks.
+    """
+    columns = torch.zeros(prompt.length)
+    for phrase in phrases:
+        columns[prompt.tokens_of(phrase)] = 1.0
     return columns
 
 
-def word_map(attention: Attend, q: Tensor, k: Tensor, columns: Tensor, heads: int) -> Tensor:
-    """Attention of every pixel to a row's words: float[rows pixels].
+def word_maps(attention: Attend, q: Tensor, k: Tensor, columns: Tensor, heads: int) -> Tensor:
+    """Attention of every pixel to a row's words: float[rows looks pixels].
 
-    Summed over the words' tokens, meaned over heads. `columns` is float[rows tokens] as from
-    `indicator`.
+    `columns`, float[rows looks tokens], has an `indicator` for each look. Summed over the words'
+    tokens, meaned over heads. One call of attention serves as many looks as a head has channels.
     """
     width = k.shape[-1] // heads
-    value = torch.zeros(*k.shape[:2], heads, width, dtype=k.dtype, device=k.device)
-    value[..., 0] = columns.to(k)[..., None]
-    out = attention(q, k, rearrange(value, "rows tokens heads width -> rows tokens (heads width)"))
-    return rearrange(out, "rows pixels (heads width) -> rows pixels heads width", heads=heads)[
-        ..., 0
-    ].mean(-1)
+    maps: list[Tensor] = []
+    for first in range(0, columns.shape[1], width):
+        some = columns[:, first : first + width].to(k)
+        value = k.new_zeros(k.shape[0], k.shape[1], heads, width)
+        value[..., : some.shape[1]] = rearrange(some, "rows looks tokens -> rows tokens 1 looks")
+        out = attention(q, k, rearrange(value, "rows tokens h w -> rows tokens (h w)"))
+        out = rearrange(out, "rows pixels (h w) -> rows w pixels h", h=heads)
+        maps.append(out[:, : some.shape[1]].mean(-1))
+    return torch.cat(maps, dim=1)
 
 
 @dataclass
-class MapSum:
-    """Word maps of one run, added up over layers and steps."""
+class WordMaps:
+    """Word maps of one run, added up over layers and steps, of some rows of one conditioning."""
 
     columns: Tensor
-    """float[rows tokens], see `indicator`."""
-    side_ratio: float = 1.0
+    """float[rows looks tokens]: for every row of the conditioning an `indicator` for each look."""
+    side: float = 1.0
     """Layers whose side is this fraction of the latent's side are looked at."""
-    total: Tensor | None = field(default=None, init=False)
-    count: int = field(default=0, init=False)
+    by_step: bool = False
+    """Whether to keep a sum for every progress of sampling."""
+    sums: dict[float, tuple[Tensor, int]] = field(default_factory=dict, init=False)
 
-    def add(self, maps: Tensor, height: int, width: int) -> None:
-        """Add one layer's maps, float[rows pixels] of height × width pixels."""
-        image = rearrange(maps.float(), "rows (h w) -> rows h w", h=height, w=width)
-        self.total = image if self.total is None else self.total + image
-        self.count += 1
+    def add(self, maps: Tensor, height: int, width: int, progress: float) -> None:
+        """Add one layer's maps, float[rows looks pixels] of height × width pixels."""
+        image = rearrange(maps.float(), "rows looks (h w) -> rows looks h w", h=height, w=width)
+        key = progress if self.by_step else 0.0
+        total, count = self.sums.get(key, (torch.zeros_like(image), 0))
+        self.sums[key] = (total + image, count + 1)
 
-    def mean(self) -> Tensor:
-        """The mean map, float32[rows height width].
+    def mean(self, window: Window | None = None) -> Tensor:
+        """The mean map, float32[rows looks height width], of all steps or those in a window.
 
-        Raises `ValueError` if no layer was looked at.
+        Raises `ValueError` if nothing was looked at.
         """
-        if self.total is None:
+        chosen = [
+            entry
+            for progress, entry in self.sums.items()
+            if window is None or window.weight(progress)
+        ]
+        if not chosen:
             raise ValueError(
-                f"Expected attention maps of a side {self.side_ratio:g} times the latent's, got "
-                "none: the model has no cross-attention there. Choose another resolution."
+                f"Expected attention maps of a side {self.side:g} times the latent's, got none. "
+                "Choose another resolution or window, and a conditioning of the whole image, "
+                "not of an area."
             )
-        return self.total / self.count
+        totals, counts = zip(*chosen, strict=True)
+        return torch.stack(totals).sum(0) / sum(counts)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A word's maps in one row: the mean, float[h w], and one for every step, float[steps h w]."""
+
+    row: int
+    word: str
+    mean: Tensor
+    steps: Tensor
 
 
 def normalised(maps: Tensor) -> Tensor:
-    """Each map divided by its maximum: float[rows height width] in 0–1."""
+    """Each map divided by its maximum: float[... height width] in 0–1."""
     return maps / maps.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
 def enlarged(maps: Tensor, height: int, width: int) -> Tensor:
     """Maps at another resolution, bilinear: float[rows height width]."""
     return F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
-
-
-def heatmap(maps: Tensor, image: Tensor) -> Tensor:
-    """Maps in 0–1 laid over images as light on a darkened picture.
-
-    Returns float[rows height width 3] in 0–1.
-    """
-    light = enlarged(maps, image.shape[1], image.shape[2])
-    return image * (0.25 + 0.75 * repeat(light, "rows h w -> rows h w c", c=3))

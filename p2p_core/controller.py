@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import lcm
 
+import torch
 from torch import Tensor
 
 from .alignment import Draft, Span, align, mapper
-from .edits import Edit, Pair, governed_tokens
+from .edits import Edit, Pair, SelfInjection, held_tokens
+from .local_blend import LocalBlend
+from .schedules import Schedule, Window
 from .tokens import Prompt
 
-Chain = tuple[Edit, ...]
-"""Edits in order; each changes the text that the one before it left."""
+Chain = tuple[Edit | LocalBlend, ...]
+"""Edits in order, each changing the text that the one before it left; at most one local blend."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,27 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Acting:
+    """An edit of a branch, its words found: when it acts on which tokens, and how."""
+
+    windows: tuple[Window, ...]
+    """Empty: as long as the branch's edits that hold."""
+    follows: Tensor
+    """int64[edited_tokens]: which of the windows each token follows."""
+    held: Tensor
+    """float[edited_tokens]: the share of the source's attention that it takes inside its window."""
+    factors: Tensor
+    """float[edited_tokens]: what it multiplies attention with inside its window."""
+
+    def weights(self, progress: float) -> tuple[float, ...]:
+        return tuple(window.weight(progress) for window in self.windows)
+
+    def alpha(self, progress: float) -> Tensor:
+        """How much it acts on each token: float[edited_tokens] in 0–1."""
+        return torch.tensor(self.weights(progress))[self.follows]
+
+
+@dataclass(frozen=True)
 class Branch:
     """One edited prompt: a chain resolved against the source prompt."""
 
@@ -54,27 +78,28 @@ class Branch:
     spans: tuple[Span, ...]
     carried: Tensor
     """float[source_tokens edited_tokens], see `alignment.mapper`."""
-    governs: tuple[Tensor, ...]
-    """For each edit of the chain, float[edited_tokens]: the tokens it acts on."""
+    acting: tuple[Acting, ...]
+    """One for each edit of the chain."""
+    injections: tuple[SelfInjection, ...]
+    blend: LocalBlend | None
 
     def weights(self, progress: float) -> tuple[float, ...]:
-        """All that a moment depends on: every edit's α, then the self-attention reach."""
-        alphas = [edit.cross.weight(progress) for edit in self.chain]
-        reaches = [
-            edit.self_injection.reach
-            for edit in self.chain
-            if edit.self_injection.window.weight(progress)
-        ]
-        return (*alphas, max(reaches, default=0.0))
+        """All that a moment depends on: every window's weight, then the self-attention reach."""
+        weights = [weight for acting in self.acting for weight in acting.weights(progress)]
+        reaches = [i.reach for i in self.injections if i.window.weight(progress)]
+        return (*weights, max(reaches, default=0.0))
 
     def at(self, progress: float) -> Moment:
         """The branch's pair and self-attention reach at this progress of sampling, 0–1."""
-        *alphas, reach = self.weights(progress)
         pair = Pair.untouched(*self.carried.shape)
-        for edit, alpha, governs in zip(self.chain, alphas, self.governs, strict=True):
-            if alpha:
-                pair = edit.transform(pair, alpha, self.carried, governs)
-        return Moment(pair, reach)
+        alphas = {n: a.alpha(progress) for n, a in enumerate(self.acting) if a.windows}
+        holding = [alpha for n, alpha in alphas.items() if self.acting[n].held.any()]
+        longest = torch.stack(holding).amax(0) if holding else torch.ones(self.carried.shape[1])
+        for n, acting in enumerate(self.acting):
+            alpha = alphas.get(n, longest)
+            pair = pair.holding(self.carried, alpha * acting.held)
+            pair = pair.scaled(1 + alpha * (acting.factors - 1))
+        return Moment(pair, self.weights(progress)[-1])
 
 
 @dataclass(frozen=True)
@@ -133,8 +158,16 @@ def plan(text: str, chains: Sequence[Chain], read: Callable[[str], Prompt]) -> C
 
 
 def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Branch:
+    edits = [link for link in chain if not isinstance(link, LocalBlend)]
+    blends = [link for link in chain if isinstance(link, LocalBlend)]
+    if not edits or len(blends) > 1:
+        raise ValueError(
+            f"Expected a chain of edits with at most one local blend, got {len(edits)} edit(s) and "
+            f"{len(blends)} local blend(s). Start the chain with a Word Swap, Refine or Reweight, "
+            "and write all words of its mask into one Local Blend Mask."
+        )
     draft, present = Draft.of(source.text), source
-    for index, edit in enumerate(chain):
+    for index, edit in enumerate(edits):
         draft = edit.rewrite(draft, present, index)
         present = read(draft.text)
         if not present.words:
@@ -142,7 +175,36 @@ def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Bran
                 f"The edits leave nothing of the prompt {source.text!r}. "
                 "Keep at least one word: an edited prompt cannot be empty."
             )
-    spans = align(draft, source, present)
+    spans = align(draft, source, present, [n for n, edit in enumerate(edits) if edit.tokenwise])
     carried = mapper(source, present, spans)
-    governs = tuple(governed_tokens(present, spans, carried, index) for index in range(len(chain)))
-    return Branch(chain, present, spans, carried, governs)
+    holding = [edit for edit in edits if edit.holds] or edits
+    acting: list[Acting] = []
+    for index, edit in enumerate(edits):
+        held = held_tokens(present, spans, carried, edit, index)
+        schedule = edit.schedule
+        if schedule is None and edit in holding:
+            schedule = Schedule()
+        windows, follows = _windows(schedule, present)
+        acting.append(
+            Acting(
+                windows,
+                follows,
+                held if edit in holding else torch.zeros_like(held),
+                edit.factors(present),
+            )
+        )
+    blend = blends[0] if blends else None
+    if blend is not None:
+        blend.columns(source, present)
+    injections = tuple(edit.self_injection for edit in holding)
+    return Branch(chain, present, spans, carried, tuple(acting), injections, blend)
+
+
+def _windows(schedule: Schedule | None, edited: Prompt) -> tuple[tuple[Window, ...], Tensor]:
+    """A schedule's windows, and which of them each token follows."""
+    follows = torch.zeros(edited.length, dtype=torch.int64)
+    if schedule is None:
+        return (), follows
+    for number, (phrase, _) in enumerate(schedule.words, 1):
+        follows[edited.tokens_of(phrase)] = number
+    return (schedule.window, *(window for _, window in schedule.words)), follows

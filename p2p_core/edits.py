@@ -1,8 +1,9 @@
 """What an edit does: to the text of the prompt, and to attention at a moment of sampling.
 
-Every edit is linear after the softmax (DESIGN: M̂ = M_src · inject + M_edit · diag(keep)), so at a
-moment it is a pair (inject, keep), and an edit is a transform of that pair. A new kind of edit is a
-new transform.
+Every edit is linear after the softmax (M̂ = M_src · inject + M_edit · diag(keep)), so at a moment it
+is a pair (inject, keep), and two transforms of the pair make every edit: `holding` moves attention
+over to the source's, `scaled` turns words up and down. They commute, so a chain's order matters for
+the text alone.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .alignment import Draft, Span
-from .schedules import Window
+from .alignment import Draft, Span, revise
+from .schedules import Schedule, Window
 from .tokens import Prompt
 
 
@@ -32,6 +33,18 @@ class Pair:
     def untouched(cls, source_tokens: int, edited_tokens: int) -> Pair:
         """The edited branch keeps its own attention."""
         return cls(torch.zeros(source_tokens, edited_tokens), torch.ones(edited_tokens))
+
+    def holding(self, carried: Tensor, share: Tensor) -> Pair:
+        """Hand a share of each token's own attention over to what is carried from the source.
+
+        Per token j, with `share` in 0–1: inject[:, j] + share_j · keep_j · carried[:, j], and
+        (1 − share_j) · keep_j. Paper section 4, word swap and refinement.
+        """
+        return Pair(self.inject + share * self.keep * carried, (1 - share) * self.keep)
+
+    def scaled(self, factors: Tensor) -> Pair:
+        """Each token's attention times its factor. Paper section 4, attention re-weighting."""
+        return Pair(self.inject * factors, self.keep * factors)
 
     @property
     def is_untouched(self) -> bool:
@@ -59,6 +72,12 @@ class SelfInjection:
     reach: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.window.fade:
+            raise ValueError(
+                f"Expected a self-attention window with hard ends, got a fade of "
+                f"{self.window.fade:g}. Self-attention is all the source's or all its own: "
+                "set the fade to 0."
+            )
         if not 0 < self.reach <= 1:
             raise ValueError(
                 f"Expected a self-attention reach above 0 and up to 1, got {self.reach:g}. "
@@ -71,7 +90,25 @@ class Edit(Protocol):
     """One link of a chain."""
 
     @property
+    def schedule(self) -> Schedule | None:
+        """When it acts on which words; None: as long as the edits that hold do, or always."""
+        ...
+
+    @property
     def self_injection(self) -> SelfInjection: ...
+
+    @property
+    def holds(self) -> bool:
+        """Whether it takes the source's attention; others do so only where no edit of a chain does.
+
+        Only edits that hold inject self-attention, with the same exception.
+        """
+        ...
+
+    @property
+    def tokenwise(self) -> bool:
+        """Whether tokens are aligned inside the words it wrote, see `alignment.Span`."""
+        ...
 
     def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
         """Change the text.
@@ -80,12 +117,13 @@ class Edit(Protocol):
         """
         ...
 
-    def transform(self, pair: Pair, alpha: float, carried: Tensor, governs: Tensor) -> Pair:
-        """Change the pair: `governs` as from `governed_tokens`, `carried` from `mapper`."""
+    def injects(self, span: Span) -> bool:
+        """Whether words of a span that this edit wrote take the source's attention."""
         ...
 
-    @property
-    def cross(self) -> Window: ...
+    def factors(self, edited: Prompt) -> Tensor:
+        """What each token's attention is multiplied with: float[edited_tokens]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -98,8 +136,10 @@ class WordSwap:
     words: str
     replacement: str
     occurrence: int = 1
-    cross: Window = field(default_factory=lambda: Window(0.0, 0.8))
+    schedule: Schedule = field(default_factory=lambda: Schedule(Window(0.0, 0.8)))
     self_injection: SelfInjection = field(default_factory=lambda: SelfInjection(Window(0.0, 0.4)))
+    holds: bool = field(default=True, init=False)
+    tokenwise: bool = field(default=False, init=False)
 
     def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
         """Raises `ValueError` if the words are not in the present text."""
@@ -107,25 +147,94 @@ class WordSwap:
         start, end = present.words[found[0]].start, present.words[found[-1]].end
         return draft.replace(start, end, self.replacement.strip(), index)
 
-    def transform(self, pair: Pair, alpha: float, carried: Tensor, governs: Tensor) -> Pair:
-        """Blend the carried attention into the governed tokens' columns.
+    def injects(self, span: Span) -> bool:
+        return True
 
-        Per governed token j: inject[:, j] → α · carried[:, j] + (1 − α) · inject[:, j],
-        keep[j] → (1 − α) · keep[j].
-        """
-        weight = alpha * governs
-        return Pair(weight * carried + (1 - weight) * pair.inject, (1 - weight) * pair.keep)
+    def factors(self, edited: Prompt) -> Tensor:
+        return torch.ones(edited.length)
 
 
-def governed_tokens(edited: Prompt, spans: Sequence[Span], carried: Tensor, index: int) -> Tensor:
-    """Which tokens edit `index` acts on: float[edited_tokens], 0 or 1.
+@dataclass(frozen=True)
+class Refine:
+    """Give the edited prompt whole: what both prompts have keeps the source's attention.
+
+    Words that only the edited prompt has attend for themselves. `inject_swapped` says whether words
+    in the place of others take their attention, as in a word swap. Paper section 4.
+    """
+
+    prompt: str
+    inject_swapped: bool = True
+    schedule: Schedule = field(default_factory=lambda: Schedule(Window(0.0, 0.8)))
+    self_injection: SelfInjection = field(default_factory=lambda: SelfInjection(Window(0.0, 0.4)))
+    origin: str = field(default="", compare=False)
+    """Whoever made this edit, to be told the alignment that was found."""
+    holds: bool = field(default=True, init=False)
+    tokenwise: bool = field(default=True, init=False)
+
+    def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
+        """Raises `ValueError` if there are no words in the edited prompt."""
+        if not self.prompt.strip():
+            raise ValueError(
+                f"Expected the edited prompt, got {self.prompt!r}. Write it out in full, "
+                f"such as the source prompt {present.text!r} with a word added."
+            )
+        return revise(draft, self.prompt.strip(), index)
+
+    def injects(self, span: Span) -> bool:
+        return self.inject_swapped
+
+    def factors(self, edited: Prompt) -> Tensor:
+        return torch.ones(edited.length)
+
+
+@dataclass(frozen=True)
+class Reweight:
+    """Turn words of the edited prompt up or down: their attention is multiplied with a factor.
+
+    `weights` are phrases with their factors, any real number: 1 leaves a word as it is, 0 takes its
+    attention away, negative ones turn it round. Without a schedule it acts as long as the other
+    edits of its chain hold the source's attention, or all through where there are none; alone it
+    holds that attention itself. Paper section 4, attention re-weighting (fader control).
+    """
+
+    weights: tuple[tuple[str, float], ...]
+    schedule: Schedule | None = None
+    self_injection: SelfInjection = field(default_factory=lambda: SelfInjection(Window(0.0, 0.4)))
+    holds: bool = field(default=False, init=False)
+    tokenwise: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            raise ValueError(
+                "Expected at least one word with its factor, got none. "
+                "Write such as 'fluffy: 2', one a line."
+            )
+
+    def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
+        return draft
+
+    def injects(self, span: Span) -> bool:
+        return True
+
+    def factors(self, edited: Prompt) -> Tensor:
+        """Raises `ValueError` for a word that the edited prompt lacks."""
+        factors = torch.ones(edited.length)
+        for phrase, factor in self.weights:
+            factors[edited.tokens_of(phrase)] *= factor
+        return factors
+
+
+def held_tokens(
+    edited: Prompt, spans: Sequence[Span], carried: Tensor, edit: Edit, index: int
+) -> Tensor:
+    """Which tokens take the source's attention by an edit: float[edited_tokens], 0 or 1.
 
     The words it wrote, and everything no edit wrote; not the words of the chain's other edits,
     which have windows of their own, and not tokens that have no counterpart in the source.
     """
-    governs = (carried.sum(0) > 0).float()
+    held = (carried.sum(0) > 0).float()
     for span in spans:
-        if span.edit is not None and span.edit != index:
+        if span.edit is not None and not (span.edit == index and edit.injects(span)):
             for j in span.edited:
-                governs[list(edited.words[j].tokens)] = 0.0
-    return governs
+                held[list(edited.words[j].tokens)] = 0.0
+    return held

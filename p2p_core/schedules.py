@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import log
 
@@ -15,19 +15,27 @@ _TOLERANCE = 1e-6
 class Window:
     """Act while start ≤ progress < end, where progress runs from 0 (noise) to 1 (image).
 
-    The paper's τ: `Window(0, 0.8)` acts in the first 40 of 50 steps. Equal ends: never.
+    The paper's τ: `Window(0, 0.8)` acts in the first 40 of 50 steps. Equal ends: never. `fade`
+    makes ramps of the ends: the weight falls to 0 over the last `fade` of progress before the end,
+    and rises from 0 over the first `fade` after a start that is not 0.
 
-    Raises `ValueError` for an end outside 0–1 or a window that ends before it starts.
+    Raises `ValueError` for a number outside 0–1 or a window that ends before it starts.
     """
 
     start: float = 0.0
     end: float = 1.0
+    fade: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= 1 or not 0 <= self.end <= 1:
             raise ValueError(
                 f"Expected a window within 0 and 1, got {self.start:g} to {self.end:g}. "
                 "Both ends are fractions of the sampling steps: 0.8 is 80 % of them."
+            )
+        if not 0 <= self.fade <= 1:
+            raise ValueError(
+                f"Expected a fade within 0 and 1, got {self.fade:g}. It is a fraction of the "
+                "sampling steps: 0 is a hard end, 0.2 lets go over 20 % of them."
             )
         if self.start > self.end:
             raise ValueError(
@@ -36,8 +44,25 @@ class Window:
             )
 
     def weight(self, progress: float) -> float:
-        """How much the edit acts at this progress: 1 inside, 0 outside."""
-        return float(self.start - _TOLERANCE <= progress < self.end - _TOLERANCE)
+        """How much the edit acts at this progress: 1 inside, 0 outside, between them on a ramp."""
+        inside = self.start - _TOLERANCE <= progress < self.end - _TOLERANCE
+        if not inside or not self.fade:
+            return float(inside)
+        falling = (self.end - progress) / self.fade
+        rising = (progress - self.start) / self.fade if self.start > 0 else 1.0
+        return max(0.0, min(1.0, falling, rising))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When an edit acts on which words: a window for all of them, others for some.
+
+    The paper's figure 5: "butterfly" through the whole run and everything else for a fifth of it is
+    `Schedule(Window(0, 0.2), (("butterfly", Window()),))`. Words are those of the edited prompt.
+    """
+
+    window: Window = field(default_factory=Window)
+    words: tuple[tuple[str, Window], ...] = ()
 
 
 def progress(sigma: float, sigmas: Sequence[float]) -> float:

@@ -10,18 +10,23 @@ from difflib import SequenceMatcher
 _PIECE = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]+|_+")
 """A word with its inner apostrophes and hyphens, or a run of punctuation."""
 
+_NUMBERED = re.compile(r"(?P<phrase>.+?)\s*#\s*(?P<number>\d+)")
+"""A phrase and which of its occurrences is meant."""
+
 
 @dataclass(frozen=True)
 class Word:
     """One word as written.
 
-    Its characters `text[start:end]` of the prompt, its positions among the tokens.
+    Its characters `text[start:end]` of the prompt, its positions among the tokens, and the ids that
+    the tokenizer gave it there.
     """
 
     text: str
     start: int
     end: int
     tokens: tuple[int, ...]
+    ids: tuple[Hashable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,21 +47,36 @@ class Prompt:
         Raises `ValueError` naming the prompt's words where the phrase is not there, or not that
         often.
         """
-        wanted = [piece.casefold() for piece in split_words(phrase)]
-        if not wanted:
-            raise ValueError(f"Expected a word of the prompt, got {phrase!r}. {self._vocabulary()}")
-        here = [word.text.casefold() for word in self.words]
-        found = [
-            i for i in range(len(here) - len(wanted) + 1) if here[i : i + len(wanted)] == wanted
-        ]
-        if not found:
-            raise ValueError(f"{phrase!r} is not in the prompt {self.text!r}. {self._vocabulary()}")
+        found = self._occurrences(phrase)
         if not 1 <= occurrence <= len(found):
             raise ValueError(
                 f"{phrase!r} occurs {len(found)} time(s) in the prompt {self.text!r}, "
                 f"but occurrence {occurrence} was asked for. Choose 1 to {len(found)}."
             )
-        return range(found[occurrence - 1], found[occurrence - 1] + len(wanted))
+        return found[occurrence - 1]
+
+    def tokens_of(self, phrase: str) -> list[int]:
+        """Positions of the tokens of every occurrence of `phrase`; of "phrase #2", the second's.
+
+        Raises `ValueError` as `find` does.
+        """
+        numbered = _NUMBERED.fullmatch(phrase.strip())
+        if numbered:
+            found = [self.find(numbered["phrase"], int(numbered["number"]))]
+        else:
+            found = self._occurrences(phrase)
+        return sorted({t for words in found for i in words for t in self.words[i].tokens})
+
+    def _occurrences(self, phrase: str) -> list[range]:
+        wanted = [piece.casefold() for piece in split_words(phrase)]
+        if not wanted:
+            raise ValueError(f"Expected a word of the prompt, got {phrase!r}. {self._vocabulary()}")
+        here, size = [word.text.casefold() for word in self.words], len(wanted)
+        starts = range(len(here) - size + 1)
+        found = [range(i, i + size) for i in starts if here[i : i + size] == wanted]
+        if not found:
+            raise ValueError(f"{phrase!r} is not in the prompt {self.text!r}. {self._vocabulary()}")
+        return found
 
     def _vocabulary(self) -> str:
         return "Its words are: " + ", ".join(word.text for word in self.words) + "."
@@ -65,6 +85,11 @@ class Prompt:
 def split_words(text: str) -> list[str]:
     """The words and runs of punctuation of a text, in order."""
     return _PIECE.findall(text)
+
+
+def find_words(text: str) -> list[tuple[str, int, int]]:
+    """`split_words` with where they stand: (word, start, end) in characters."""
+    return [(piece.group(), piece.start(), piece.end()) for piece in _PIECE.finditer(text)]
 
 
 def read_prompt(
@@ -89,14 +114,14 @@ def read_prompt(
             f"Expected a position for each of the {len(content)} tokens, got {len(positions)}. "
             "Pass the positions of the text's own tokens, special tokens left out."
         )
-    pieces = list(_PIECE.finditer(text))
+    pieces = find_words(text)
     alone: list[Hashable] = []
     owner: list[int] = []
     for index, piece in enumerate(pieces):
-        tokens = tokenise(piece.group())
+        tokens = tokenise(piece[0])
         alone.extend(tokens)
         owner.extend([index] * len(tokens))
-    spans: list[list[int]] = [[] for _ in pieces]
+    spans: list[list[tuple[int, Hashable]]] = [[] for _ in pieces]
     last = 0
     for tag, a0, a1, b0, b1 in SequenceMatcher(a=alone, b=content, autojunk=False).get_opcodes():
         for b in range(b0, b1):
@@ -105,14 +130,18 @@ def read_prompt(
             elif tag == "replace":
                 last = max(last, owner[min(a0 + b - b0, a1 - 1)])
             if spans:
-                spans[last].append(positions[b])
+                spans[last].append((positions[b], content[b]))
     words = tuple(
-        Word(piece.group(), piece.start(), piece.end(), tuple(span))
+        Word(
+            *piece,
+            tuple(position for position, _ in span),
+            tuple(token for _, token in span),
+        )
         for piece, span in zip(pieces, spans, strict=True)
         if span
     )
     if (
         content and not words
     ):  # nothing that looks like a word, yet the tokenizer made something of it
-        words = (Word(text, 0, len(text), tuple(positions)),)
+        words = (Word(text, 0, len(text), tuple(positions), tuple(content)),)
     return Prompt(text, words, length)

@@ -72,13 +72,13 @@ def p2p(demo: Demo) -> Callable[..., tuple[Tensor, Tensor]]:
         negative: Any = None,
     ) -> tuple[Tensor, Tensor]:
         encoded = build_controller(demo.clip, prompt, chains)
-        source, edited = sample(
+        result = sample(
             model or demo.model,
             encoded,
-            demo.encode("") if negative is None else negative,
-            latent,
+            negative=demo.encode("") if negative is None else negative,
+            latent=latent,
             **vars(settings),
         )
-        return source["samples"], edited["samples"]
+        return result.source["samples"], result.edited["samples"]
 
     return run

@@ -14,7 +14,7 @@ from p2p_core.edits import SelfInjection, WordSwap
 from p2p_core.hosts.comfyui.attention import cross_attention_blocks
 from p2p_core.hosts.comfyui.conditioning import build_controller, read
 from p2p_core.hosts.comfyui.sampling import sample
-from p2p_core.schedules import Window
+from p2p_core.schedules import Schedule, Window
 
 TOLERANCE = 1e-5
 STEPS = 5
@@ -118,7 +118,12 @@ def chain():
     def make(cross_steps, self_steps, reach=1.0):
         cross, own = Window(0, cross_steps / STEPS), Window(0, self_steps / STEPS)
         return (
-            WordSwap("circle", "big star", cross=cross, self_injection=SelfInjection(own, reach)),
+            WordSwap(
+                "circle",
+                "big star",
+                schedule=Schedule(cross),
+                self_injection=SelfInjection(own, reach),
+            ),
         )
 
     return make
@@ -212,7 +217,7 @@ def test_an_edit_stores_no_attention_maps(demo):
     Maps would more than double it.
     """
     latent = {"samples": torch.zeros(1, 4, 32, 32)}
-    swap = WordSwap("circle", "star", cross=Window(), self_injection=SelfInjection(Window()))
+    swap = WordSwap("circle", "star", schedule=Schedule(), self_injection=SelfInjection(Window()))
     encoded = build_controller(demo.clip, PROMPT, [(swap,)])
     settings = {"seed": 0, "steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal"}
     positive = [[torch.cat([demo.encode(text)[0][0] for text in (PROMPT, PROMPT)]), {}]]
@@ -235,7 +240,7 @@ def test_an_edit_stores_no_attention_maps(demo):
         )
 
     def ours():
-        sample(demo.model, encoded, demo.encode(""), latent, **settings)
+        sample(demo.model, encoded, negative=demo.encode(""), latent=latent, **settings)
 
     stock()
     assert peak_memory(ours) <= 1.05 * peak_memory(stock)

@@ -6,7 +6,7 @@ from runs import PROMPT, Settings
 
 from p2p_core.edits import WordSwap
 from p2p_core.hosts.comfyui.attention import attach
-from p2p_core.hosts.comfyui.conditioning import batched, build_controller
+from p2p_core.hosts.comfyui.conditioning import Carried, batched, build_controller
 from p2p_core.hosts.comfyui.demo import load_demo
 
 SWAP = (WordSwap("circle", "star"),)
@@ -92,7 +92,7 @@ def test_latent_rows_that_the_controller_did_not_make(demo, latent):
     from p2p_core.controller import Rows
 
     encoded = build_controller(demo.clip, PROMPT, [SWAP])
-    positive = batched(encoded.conditioning, Rows(1, 1), encoded.controller)
+    positive = batched(encoded.conditioning, Carried(encoded.controller, Rows(1, 1)), "positive")
     noise = torch.zeros(4, 4, 16, 16)
     with pytest.raises(ValueError, match=r"Expected 2 latent rows .* got 4"):
         comfy.sample.sample(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from p2p_core.attention import CrossEdit, RowEdit
-from p2p_core.edits import Pair, WordSwap
+from p2p_core.edits import Pair
 
 HEADS, PIXELS, CHANNELS = 3, 20, 24
 
@@ -145,10 +145,10 @@ def test_word_swap_equals_the_papers_definition(alpha):
     q, k, v = tensors(2, tokens)
     generator = torch.Generator().manual_seed(5)
     mapper = torch.rand(tokens, tokens, generator=generator, dtype=torch.float64)
-    governs = torch.tensor([1.0, 1, 0, 1, 1, 0, 1, 1, 1], dtype=torch.float64)
-    pair = WordSwap("a", "b").transform(no_edit(tokens), alpha, mapper, governs)
+    held = torch.tensor([1.0, 1, 0, 1, 1, 0, 1, 1, 1], dtype=torch.float64)
+    pair = no_edit(tokens).holding(mapper, alpha * held)
     maps = explicit_maps(q, k)
-    per_token = alpha * governs
+    per_token = alpha * held
     edited = per_token * (maps[0] @ mapper) + (1 - per_token) * maps[1]
     cross = CrossEdit.of([RowEdit(1, 0, pair)], 2, torch.device("cpu"))
     result = fused(q, k, v) if cross is None else cross.attend(fused, q, k, v)
@@ -165,8 +165,7 @@ def test_two_swaps_compose_as_two_edits_in_a_row():
     maps = explicit_maps(q, k)
     once = 0.6 * first * (maps[0] @ mapper) + (1 - 0.6 * first) * maps[1]
     twice = 0.9 * second * (maps[0] @ mapper) + (1 - 0.9 * second) * once
-    swap = WordSwap("a", "b")
-    pair = swap.transform(swap.transform(no_edit(tokens), 0.6, mapper, first), 0.9, mapper, second)
+    pair = no_edit(tokens).holding(mapper, 0.6 * first).holding(mapper, 0.9 * second)
     cross = CrossEdit.of([RowEdit(1, 0, pair)], 2, torch.device("cpu"))
     assert cross is not None
     result = cross.attend(fused, q, k, v)

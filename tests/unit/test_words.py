@@ -14,7 +14,7 @@ from text_tokenizers import ALL, chunks_of_three, context_dependent, reader, swa
 from p2p_core.alignment import Draft, align, mapper
 from p2p_core.controller import Controller, Rows, plan
 from p2p_core.edits import SelfInjection, WordSwap
-from p2p_core.schedules import Window
+from p2p_core.schedules import Schedule, Window
 from p2p_core.tokens import read_prompt, split_words
 
 TEXTS = st.text(max_size=300)
@@ -194,9 +194,9 @@ def test_swapping_for_nothing_deletes():
     assert branch.carried[3, 2] == 1
 
 
-def test_each_swap_governs_its_own_words_and_the_kept_ones():
+def test_each_swap_holds_its_own_words_and_the_kept_ones():
     branch = swap("a cat and a dog", ("cat", "fox"), ("dog", "hen"))
-    first, second = branch.governs
+    first, second = (acting.held for acting in branch.acting)
     assert first[[2, 5]].tolist() == [1, 0]
     assert second[[2, 5]].tolist() == [0, 1]
     assert first[[0, 1, 3, 6]].tolist() == second[[0, 1, 3, 6]].tolist() == [1, 1, 1, 1]
@@ -224,7 +224,7 @@ def test_branch_acts_in_its_windows():
     branch = swap(
         "a cat",
         ("cat", "dog"),
-        cross=Window(0.2, 0.5),
+        schedule=Schedule(Window(0.2, 0.5)),
         self_injection=SelfInjection(Window(0, 0.3), 0.5),
     )
     assert branch.at(0.0).pair.is_untouched

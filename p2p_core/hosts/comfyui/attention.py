@@ -10,16 +10,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...attention import Attend, CrossEdit, RowEdit
-from ...controller import Controller, Rows
+from ...attention_maps import WordMaps, word_maps
 from ...schedules import progress
-from .conditioning import CONTROLLER_KEY
+from .conditioning import CARRIED_KEY, Carried
 from .noise import shared_noise
 from .self_attention import CROSS_MARK, SelfEdit
 
@@ -61,15 +65,54 @@ def cross_attention_blocks(model: Any) -> list[Block]:
     return blocks
 
 
+def cross_attention_sides(model: Any) -> tuple[float, ...]:
+    """Sides of a UNet's cross-attention layers as fractions of the latent's side, largest first."""
+    side, sides = 1.0, set[float]()
+    for module in model.model.diffusion_model.input_blocks:
+        side /= 2 if any(isinstance(layer, Downsample) for layer in module) else 1
+        if any(isinstance(layer, SpatialTransformer) for layer in module):
+            sides.add(side)
+    if any(
+        isinstance(layer, SpatialTransformer) for layer in model.model.diffusion_model.middle_block
+    ):
+        sides.add(side)
+    return tuple(sorted(sides, reverse=True))
+
+
+@dataclass(frozen=True)
+class Look:
+    """Word maps wanted of rows `start:stop` of one call of the network."""
+
+    maps: WordMaps
+    start: int
+    stop: int
+    progress: float
+
+
 class Run:
-    """One sampling run: its noise levels, and which conditionings carry a controller."""
+    """One sampling run: its noise levels, and which conditionings carry edits or are looked at."""
 
     def __init__(
-        self, sigmas: Sequence[float], carried: dict[Any, tuple[Controller, Rows]]
+        self, sigmas: Sequence[float], carried: dict[Any, Carried], size: torch.Size
     ) -> None:
-        self.sigmas = sigmas
+        self.sigmas = next((c.sigmas for c in carried.values() if c.sigmas), sigmas)
         self.carried = carried
+        self.size = size
         self._calls: dict[Any, tuple[CrossEdit | None, SelfEdit | None]] = {}
+
+    def looks(self, options: dict[str, Any], x: Tensor) -> list[Look]:
+        """The looks taken at one call; none at a call that sees a part of the image."""
+        if x.shape[-2:] != self.size:
+            return []
+        uuids = options["uuids"]
+        here = progress(float(options["sigmas"][0]), self.sigmas)
+        chunk = x.shape[0] // len(uuids)
+        return [
+            Look(maps, n * chunk, (n + 1) * chunk, here)
+            for n, name in enumerate(uuids)
+            if name in self.carried
+            for maps in self.carried[name].maps
+        ]
 
     def edits(
         self, options: dict[str, Any], x: Tensor, tokens: int
@@ -77,7 +120,8 @@ class Run:
         """The edits of one call of the network, made once for all calls that are alike."""
         uuids = tuple(options["uuids"])
         here = progress(float(options["sigmas"][0]), self.sigmas)
-        weights = tuple(self.carried[n][0].weights(here) for n in uuids if n in self.carried)
+        editing = (self.carried[n].controller for n in uuids if n in self.carried)
+        weights = tuple(c.weights(here) for c in editing if c is not None)
         key = (uuids, weights, x.shape, x.device, tokens)
         if key not in self._calls:
             if len(self._calls) >= KEPT_CALLS:
@@ -99,7 +143,9 @@ class Run:
         for n, name in enumerate(uuids):
             if name not in self.carried:
                 continue
-            controller, layout = self.carried[name]
+            controller, layout = self.carried[name].controller, self.carried[name].rows
+            if controller is None:
+                continue
             if chunk != layout.total:
                 raise ValueError(
                     f"Expected {layout.total} latent rows ({layout.sources} source(s) and "
@@ -153,17 +199,17 @@ def _start_run(
     **named: Any,
 ) -> Any:
     """SAMPLER_SAMPLE wrapper: make the run's state, and drop it however sampling ends."""
-    carried: dict[Any, tuple[Controller, Rows]] = {}
+    carried: dict[Any, Carried] = {}
     for name in sorted(guider.conds, key=lambda name: name != "positive"):
         for conditioning in guider.conds[name]:
-            if CONTROLLER_KEY in conditioning and conditioning["uuid"] not in carried:
-                carried[conditioning["uuid"]] = conditioning[CONTROLLER_KEY]
-            elif CONTROLLER_KEY in conditioning:
+            if CARRIED_KEY in conditioning and conditioning["uuid"] not in carried:
+                carried[conditioning["uuid"]] = conditioning[CARRIED_KEY]
+            elif CARRIED_KEY in conditioning:
                 # the host copied an area of the positive, uuid and all, to the negative
                 conditioning["uuid"] = uuid.uuid4()
     options = extra_args["model_options"]["transformer_options"]
-    options[RUN_KEY] = Run(sigmas.tolist(), carried)
-    sources = {rows.sources for _, rows in carried.values()}
+    options[RUN_KEY] = Run(sigmas.tolist(), carried, noise.shape[-2:])
+    sources = {c.rows.sources for c in carried.values() if c.controller is not None}
     one = len(sources) == 1
     sharing = shared_noise(executor.class_obj, noise, sources.pop()) if one else nullcontext()
     try:
@@ -178,15 +224,19 @@ def _with_edits(
 ) -> dict[str, Any]:
     """transformer_options for one call with this moment's edits; the given ones if none."""
     cross, own = run.edits(options, x, tokens)
-    if cross is None and own is None:
+    looks = run.looks(options, x)
+    if cross is None and own is None and not looks:
         return options
-    options = replace_attn2(options, blocks, lambda theirs: _cross_attention(cross, theirs))
+    latent = x.shape[-2] * x.shape[-1]
+    options = _replace_attn2(
+        options, blocks, lambda theirs: _cross_attention(cross, looks, latent, theirs)
+    )
     if own is not None:
         own.install(options)
     return options
 
 
-def replace_attn2(
+def _replace_attn2(
     options: dict[str, Any],
     blocks: Sequence[Block],
     make: Callable[[Replacement | None], Replacement],
@@ -202,12 +252,18 @@ def replace_attn2(
     return {**options, "patches_replace": {**replace, "attn2": theirs | ours}}
 
 
-def _cross_attention(cross: CrossEdit | None, theirs: Replacement | None) -> Replacement:
+def _cross_attention(
+    cross: CrossEdit | None, looks: Sequence[Look], latent: int, theirs: Replacement | None
+) -> Replacement:
     """attn2 replacement: the edit, on top of another extension's replacement if there is one."""
 
     def attn2(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         extra = {**extra, CROSS_MARK: True}
-        attention = host_attention(extra)
+        attention = _host_attention(extra)
+        for look in looks:
+            height, width = extra["activations_shape"][-2:]
+            if abs((height * width / latent) ** 0.5 - look.maps.side) < 0.1 * look.maps.side:
+                _take(look, cross, attention, q, k, extra["n_heads"], (height, width))
         if theirs is None:
             return attention(q, k, v) if cross is None else cross.attend(attention, q, k, v)
         output = theirs(q, k, v, extra)
@@ -216,7 +272,28 @@ def _cross_attention(cross: CrossEdit | None, theirs: Replacement | None) -> Rep
     return attn2
 
 
-def host_attention(extra: dict[str, Any]) -> Attend:
+def _take(
+    look: Look,
+    cross: CrossEdit | None,
+    attention: Attend,
+    q: Tensor,
+    k: Tensor,
+    heads: int,
+    size: tuple[int, int],
+) -> None:
+    """Add this layer's word maps, those of edited rows under their edit."""
+    rows = slice(look.start, look.stop)
+    if cross is None:
+        seen = word_maps(attention, q[rows], k[rows], look.maps.columns, heads)
+    else:
+        columns = look.maps.columns.new_zeros(q.shape[0], *look.maps.columns.shape[1:])
+        columns[rows] = look.maps.columns
+        edited = partial(cross.attend, attention)
+        seen = word_maps(edited, q, k, columns, heads)[rows]
+    look.maps.add(seen, *size, look.progress)
+
+
+def _host_attention(extra: dict[str, Any]) -> Attend:
     """The host's attention with a layer's own settings, as the layer would call it."""
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

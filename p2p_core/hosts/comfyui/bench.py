@@ -14,7 +14,7 @@ import torch
 
 from ...controller import plan
 from ...edits import SelfInjection, WordSwap
-from ...schedules import Window
+from ...schedules import Schedule, Window
 from .conditioning import Conditioning, EncodedController, read
 from .demo import load_demo
 from .sampling import sample
@@ -23,7 +23,9 @@ Work = tuple[Callable[[], Any], Callable[[], Any]]
 """The two runs to compare: (ours, stock)."""
 
 PROMPT = "a red circle on the grass"
-ALWAYS = WordSwap("circle", "star", cross=Window(), self_injection=SelfInjection(Window()))
+ALWAYS = WordSwap(
+    "circle", "star", schedule=Schedule(Window()), self_injection=SelfInjection(Window())
+)
 
 
 SD15_UNET: dict[str, Any] = {
@@ -77,7 +79,7 @@ def _work(
     model: Any, clip: Any, positive: torch.Tensor, negative: torch.Tensor, side: int, steps: int
 ) -> Work:
     controller = plan(PROMPT, [(ALWAYS,)], lambda text: read(clip, text))
-    encoded = EncodedController(controller, [[positive, {}]])
+    encoded = EncodedController.of(controller, [[positive, {}]])
     none: Conditioning = [[negative, {}]]
     comfy.utils.set_progress_bar_enabled(False)
     latent = torch.zeros(1, 4, side, side)
@@ -86,8 +88,8 @@ def _work(
         return sample(
             model,
             encoded,
-            none,
-            {"samples": latent},
+            negative=none,
+            latent={"samples": latent},
             seed=0,
             steps=steps,
             cfg=7.5,

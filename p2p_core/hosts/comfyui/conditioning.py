@@ -9,11 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...attention_maps import WordMaps
 from ...controller import Chain, Controller, Rows, plan
 from ...tokens import Prompt, read_prompt
 
 CONTROLLER_KEY = "p2p_controller"
-"""The entry of a conditioning's dict that carries its controller and rows."""
+"""Marks conditioning that a controller made, one row a prompt: the entry holds the controller."""
+
+CARRIED_KEY = "p2p_carried"
+"""Marks conditioning with one row for every row of the batch: the entry holds a `Carried`."""
 
 Conditioning = list[list[Any]]
 """The host's CONDITIONING: entries [float[rows tokens channels], dict]."""
@@ -47,14 +51,31 @@ def _token_key(token: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """What a conditioning brings along into sampling: who edits its rows, and who looks at them."""
+
+    controller: Controller | None
+    rows: Rows
+    maps: tuple[WordMaps, ...] = ()
+    sigmas: tuple[float, ...] | None = None
+    """The noise levels that windows refer to; None: those of the run."""
+
+
+@dataclass(frozen=True)
 class EncodedController:
     """A controller and its prompts' conditioning.
 
-    One row for the source, then one for every branch.
+    One row for the source, then one for every branch; every entry is marked as the controller's.
     """
 
     controller: Controller
     conditioning: Conditioning
+
+    @classmethod
+    def of(cls, controller: Controller, conditioning: Conditioning) -> EncodedController:
+        """Of a conditioning with a row a prompt, not yet marked."""
+        marked = [[cond, {**extra, CONTROLLER_KEY: controller}] for cond, extra in conditioning]
+        return cls(controller, marked)
 
 
 def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> EncodedController:
@@ -69,10 +90,8 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
         clip.encode_from_tokens_scheduled(clip.tokenize(prompt.text))
         for prompt in controller.prompts
     ]
-    return EncodedController(
-        controller,
-        [_stack(list(entries), controller.length) for entries in zip(*encoded, strict=True)],
-    )
+    stacked = [_stack(list(entries), controller.length) for entries in zip(*encoded, strict=True)]
+    return EncodedController.of(controller, stacked)
 
 
 def _stack(entries: list[list[Any]], length: int) -> list[Any]:
@@ -92,31 +111,45 @@ def _stack(entries: list[list[Any]], length: int) -> list[Any]:
     return [cond, extra]
 
 
-def batched(conditioning: Conditioning, rows: Rows, controller: Controller) -> Conditioning:
-    """One conditioning row per prompt → one per row of the batch, carrying its controller."""
+def batched(conditioning: Conditioning, carried: Carried, name: str) -> Conditioning:
+    """Conditioning for all rows of a batch.
+
+    Entries that the controller made, one row a prompt, get its edits; others may have one row or
+    one a source. Raises `ValueError` for other counts, for entries of another controller, and for
+    prompts joined to the controller's.
+    """
+    rows = carried.rows
     batched: Conditioning = []
     for cond, extra in conditioning:
+        maker = extra.get(CONTROLLER_KEY)
+        if maker is None:
+            if cond.shape[0] not in (1, rows.sources):
+                raise ValueError(
+                    f"Expected a {name} conditioning of 1 row or of {rows.sources} "
+                    f"(one for each latent), got {cond.shape[0]}. "
+                    f"Encode one {name} prompt, or as many as the latent batch has images."
+                )
+            blocks = 1 if cond.shape[0] == 1 else 1 + rows.edits
+            batched.append(_rowwise(cond, extra, lambda t, n=blocks: _repeated(t, n)))
+            continue
+        if maker is not carried.controller:
+            raise ValueError(
+                f"Expected the {name} conditioning of the sampler's own controller, got another's. "
+                "Connect both from the same P2P Controller."
+            )
+        if cond.shape[1] != maker.length:
+            raise ValueError(
+                f"Expected the controller's conditioning of {maker.length} tokens, got "
+                f"{cond.shape[1]}. Do not join other prompts to it (Conditioning Concat): "
+                "write them into the source prompt."
+            )
         cond, extra = _rowwise(cond, extra, lambda t: t.repeat_interleave(rows.sources, 0))
-        batched.append([cond, {**extra, CONTROLLER_KEY: (controller, rows)}])
+        batched.append([cond, {**extra, CARRIED_KEY: carried}])
     return batched
 
 
-def matched(conditioning: Conditioning, rows: Rows, name: str) -> Conditioning:
-    """A conditioning of one row or of one a source, for all rows of the batch.
-
-    Raises `ValueError` for other counts.
-    """
-    matched: Conditioning = []
-    for cond, extra in conditioning:
-        if cond.shape[0] not in (1, rows.sources):
-            raise ValueError(
-                f"Expected a {name} conditioning of 1 row or of {rows.sources} "
-                f"(one for each latent), got {cond.shape[0]}. "
-                f"Encode one {name} prompt, or as many as the latent batch has images."
-            )
-        blocks = 1 if cond.shape[0] == 1 else 1 + rows.edits
-        matched.append(_rowwise(cond, extra, lambda t, n=blocks: t.repeat(n, *[1] * (t.ndim - 1))))
-    return matched
+def _repeated(tensor: Tensor, times: int) -> Tensor:
+    return tensor.repeat(times, *[1] * (tensor.ndim - 1))
 
 
 def _rowwise(cond: Tensor, extra: dict[str, Any], change: Callable[[Tensor], Tensor]) -> list[Any]:

@@ -19,10 +19,11 @@ import numpy as np
 import safetensors
 import torch
 
-from ...attention_maps import MapSum, indicator
+from ...attention_maps import WordMaps, indicator
+from ...controller import Rows
 from ...demo.architecture import AUTOENCODER_PREFIX, CONFIG, TEXT_PREFIX, UNET_PREFIX, WEIGHTS
-from .conditioning import Conditioning, read
-from .viewer import attach_viewer
+from .attention import attach
+from .conditioning import CARRIED_KEY, Carried, Conditioning, read
 
 
 def load_demo(path: Path = WEIGHTS) -> tuple[Any, Any, Any]:
@@ -197,12 +198,13 @@ class DemoPipeline:
         model, positive, maps = self.model, self.encode(texts), None
         if words is not None:
             prompts = [read(self.clip, text) for text in texts]
-            chosen = [
-                [prompt.words[i] for i in prompt.find(word)]
-                for prompt, word in zip(prompts, words, strict=True)
+            columns = [
+                indicator(prompt, [word]) for prompt, word in zip(prompts, words, strict=True)
             ]
-            maps = MapSum(indicator(chosen, prompts[0].length))
-            model, positive = attach_viewer(model, positive, maps)
+            maps = WordMaps(torch.stack(columns)[:, None])
+            model = attach(model)
+            carried = Carried(None, Rows(len(texts), 0), (maps,))
+            positive = [[cond, {**extra, CARRIED_KEY: carried}] for cond, extra in positive]
         samples = comfy.sample.sample(
             model,
             comfy.sample.prepare_noise(latent, seed),
@@ -216,7 +218,7 @@ class DemoPipeline:
             disable_pbar=True,
             seed=seed,
         )
-        return self.decode(samples), None if maps is None else maps.mean()
+        return self.decode(samples), None if maps is None else maps.mean()[:, 0]
 
     def decode(self, samples: torch.Tensor) -> np.ndarray:
         """The images of latents: uint8[images h w 3]."""

@@ -2,69 +2,243 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management
 import comfy.sample
+import comfy.samplers
 import comfy.utils
 import latent_preview
+import torch
 from torch import Tensor
 
+from ...attention_maps import WordMaps
 from ...controller import Rows
-from .attention import attach
-from .conditioning import Conditioning, EncodedController, batched, matched
+from .attention import attach, cross_attention_sides
+from .blending import Blending
+from .conditioning import CONTROLLER_KEY, Carried, Conditioning, EncodedController, batched
+
+
+class EditGuider:
+    """A guider that samples a source and its edits in one batch, with another guider's guidance.
+
+    The other guider, one of the host's or of an extension's, brings the model, the negative prompt
+    and the scales; the controller's prompts take the place of its positive prompt. It is not
+    changed. `positive` is the controller's conditioning after other nodes had it; `sigmas` is the
+    whole schedule where a run is only a part of it, so that windows refer to the whole; `continues`
+    says that latents and noise already hold all rows, as an earlier run left them.
+    """
+
+    def __init__(
+        self,
+        guider: Any,
+        encoded: EncodedController,
+        *,
+        positive: Conditioning | None = None,
+        sigmas: Tensor | None = None,
+        continues: bool = False,
+    ) -> None:
+        self.guider, self.encoded = guider, encoded
+        self.positive = encoded.conditioning if positive is None else positive
+        self.sigmas, self.continues = sigmas, continues
+        self.masks: Tensor | None = None
+        if not any(CONTROLLER_KEY in extra for _, extra in self.positive):
+            raise ValueError(
+                "Expected a positive conditioning that the P2P Controller made, got another. "
+                "Connect the controller's own positive output, through other nodes or not."
+            )
+
+    @property
+    def model_patcher(self) -> Any:
+        return self.guider.model_patcher
+
+    def sample(
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Any,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None = None,
+        callback: Any = None,
+        disable_pbar: bool = False,
+        seed: int | None = None,
+        maps: tuple[WordMaps, ...] = (),
+    ) -> Tensor:
+        """All rows: the sources, then each edit's images; afterwards `masks` holds their masks.
+
+        Raises `ValueError` for latents and conditionings that don't fit the controller.
+        """
+        patched = attach(self.guider.model_patcher)
+        _check_latent(patched, latent_image)
+        rows = self.rows(latent_image.shape[0])
+        levels = (sigmas if self.sigmas is None else self.sigmas).tolist()
+        blending = Blending(
+            self.encoded.controller,
+            rows,
+            cross_attention_sides(patched),
+            latent_image.shape[-2:],
+            levels,
+        )
+        carried = Carried(
+            self.encoded.controller, rows, (*blending.maps.values(), *maps), tuple(levels)
+        )
+        guider = copy.copy(self.guider)
+        guider.model_patcher = patched
+        guider.model_options = patched.model_options
+        guider.original_conds = {
+            name: comfy.sampler_helpers.convert_cond(
+                batched(
+                    self.positive if name == "positive" else _as_conditioning(conds), carried, name
+                )
+            )
+            for name, conds in self.guider.original_conds.items()
+        }
+        result = guider.sample(
+            _all_rows(noise, rows),
+            _all_rows(latent_image, rows),
+            blending.wrap(sampler) if blending else sampler,
+            sigmas,
+            None if denoise_mask is None else _all_rows(denoise_mask, rows),
+            callback,
+            disable_pbar,
+            seed,
+        )
+        self.masks = _masks(blending, rows, result)
+        return result
+
+    def rows(self, latents: int) -> Rows:
+        """The batch's layout for so many latents; raises `ValueError` if they cannot continue."""
+        edits = len(self.encoded.controller.branches)
+        if self.continues and latents % (1 + edits):
+            raise ValueError(
+                f"Expected latents of a source and {edits} edit(s) of each to go on from, got "
+                f"{latents}. Give all that the run before returned."
+            )
+        return Rows(latents // (1 + edits) if self.continues else latents, edits)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What sampling gave: latents as the host passes them, masks float[images height width]."""
+
+    source: dict[str, Any]
+    edited: dict[str, Any]
+    masks: Tensor
+    """Of every edited image, at the latent's resolution; ones where it has no local blend."""
 
 
 def sample(
     model: Any,
     encoded: EncodedController,
+    *,
     negative: Conditioning,
     latent: dict[str, Any],
-    *,
     seed: int,
     steps: int,
     cfg: float,
     sampler_name: str,
     scheduler: str,
     denoise: float = 1.0,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sample source and edits side by side.
+    positive: Conditioning | None = None,
+    edited: dict[str, Any] | None = None,
+    start_at_step: int = 0,
+    end_at_step: int | None = None,
+    add_noise: bool = True,
+    leftover_noise: bool = False,
+    maps: tuple[WordMaps, ...] = (),
+) -> Result:
+    """Sample source and edits side by side, as the stock KSampler and KSamplerAdvanced would.
 
-    Returns (source latent, edited latents, an edit's images together).
-    The source latent is what the stock KSampler makes of the source prompt with the same settings.
-    Raises `ValueError` for a model without cross-attention, latents of the wrong shape and
-    conditionings that don't match.
+    The source latent is what those make of the source prompt with the same settings. `edited` are
+    the edited images' latents to go on from where `latent` holds the source's. Raises `ValueError`
+    for a model without cross-attention, latents of the wrong shape and conditionings that don't
+    match.
     """
-    patched = attach(model)
-    samples = _checked_latent(model, latent)
-    rows = Rows(sources=samples.shape[0], edits=len(encoded.controller.branches))
-    repeats = (1 + rows.edits, *[1] * (samples.ndim - 1))
-    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")).repeat(repeats)
-    mask = latent.get("noise_mask")
-    if mask is not None and mask.shape[0] == rows.sources and rows.sources > 1:
-        mask = mask.repeat(1 + rows.edits, *[1] * (mask.ndim - 1))
-    result = comfy.sample.sample(
-        patched,
-        noise,
-        steps,
-        cfg,
-        sampler_name,
-        scheduler,
-        batched(encoded.conditioning, rows, encoded.controller),
-        matched(negative, rows, "negative"),
-        samples.repeat(repeats),
+    stock = comfy.samplers.KSampler(
+        model,
+        steps=steps,
+        device=model.load_device,
+        sampler=sampler_name,
+        scheduler=scheduler,
         denoise=denoise,
-        noise_mask=mask,
-        callback=latent_preview.prepare_callback(model, steps),
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=seed,
+        model_options=model.model_options,
     )
+    sigmas = stock.sigmas.clone()
+    if end_at_step is not None and end_at_step < len(sigmas) - 1:
+        sigmas = sigmas[: end_at_step + 1]
+        if not leftover_noise:
+            sigmas[-1] = 0
+    sigmas = sigmas[start_at_step:]
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(encoded.conditioning, negative)
+    guider.set_cfg(cfg)
+    edits = EditGuider(
+        guider, encoded, positive=positive, sigmas=stock.sigmas, continues=edited is not None
+    )
+    samples = _samples(model, latent)
+    if add_noise:
+        noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    else:
+        noise = torch.zeros_like(samples, device="cpu")
+    start, mask = samples, latent.get("noise_mask")
+    if edited is not None:
+        start = torch.cat([samples, _samples(model, edited).to(samples)])
+        rows = edits.rows(len(start))
+        if rows.sources != len(samples):
+            raise ValueError(
+                f"Expected {len(samples) * rows.edits} edited latents to go on from, "
+                f"{rows.edits} for each source, got {len(start) - len(samples)}."
+            )
+        noise = _all_rows(noise, rows)
+        mask = mask if mask is None or len(mask) == 1 else _all_rows(mask, rows)
+    if len(sigmas) < 2:
+        result = start if edited is not None else _all_rows(start, edits.rows(len(start)))
+        edits.masks = torch.ones(len(result) - len(samples), *samples.shape[-2:])
+    else:
+        result = edits.sample(
+            noise,
+            start,
+            comfy.samplers.sampler_object(sampler_name),
+            sigmas,
+            mask,
+            latent_preview.prepare_callback(model, len(sigmas) - 1),
+            not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed,
+            maps,
+        ).to(comfy.model_management.intermediate_device())
     kept = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
-    source = {**kept, "samples": result[: rows.sources]}
-    edited = {key: value for key, value in kept.items() if key not in ("batch_index", "noise_mask")}
-    return source, {**edited, "samples": result[rows.sources :]}
+    alone = {key: value for key, value in kept.items() if key not in ("batch_index", "noise_mask")}
+    assert edits.masks is not None
+    return Result(
+        {**kept, "samples": result[: len(samples)]},
+        {**alone, "samples": result[len(samples) :]},
+        edits.masks,
+    )
 
 
-def _checked_latent(model: Any, latent: dict[str, Any]) -> Tensor:
+def _all_rows(tensor: Tensor, rows: Rows) -> Tensor:
+    """A tensor with one row, one a source or one a row → one a row, or one for all."""
+    if tensor.shape[0] == rows.total or tensor.shape[0] != rows.sources:
+        return tensor
+    return tensor.repeat(1 + rows.edits, *[1] * (tensor.ndim - 1))
+
+
+def _masks(blending: Blending, rows: Rows, result: Tensor) -> Tensor:
+    ones = torch.ones(rows.sources, *result.shape[-2:])
+    return torch.cat([blending.masks.get(n, ones).cpu().float() for n in range(rows.edits)])
+
+
+def _as_conditioning(conds: list[dict[str, Any]]) -> Conditioning:
+    """A guider's conditionings as nodes pass them: the reverse of the host's `convert_cond`."""
+    return [
+        [cond["cross_attn"], {k: v for k, v in cond.items() if k not in ("cross_attn", "uuid")}]
+        for cond in conds
+    ]
+
+
+def _samples(model: Any, latent: dict[str, Any]) -> Tensor:
     samples = latent["samples"]
     if getattr(samples, "is_nested", False):
         raise ValueError(
@@ -72,6 +246,11 @@ def _checked_latent(model: Any, latent: dict[str, Any]) -> Tensor:
             "Sample its parts apart."
         )
     samples = comfy.sample.fix_empty_latent_channels(model, samples)
+    _check_latent(model, samples)
+    return samples
+
+
+def _check_latent(model: Any, samples: Tensor) -> None:
     channels = model.get_model_object("latent_format").latent_channels
     if samples.ndim != 4 or samples.shape[1] != channels:
         raise ValueError(
@@ -80,4 +259,3 @@ def _checked_latent(model: Any, latent: dict[str, Any]) -> Tensor:
             "Encode the image with this model's own VAE, or use an empty latent for this kind of "
             "model."
         )
-    return samples

@@ -1,0 +1,131 @@
+"""The node that keeps an edit to where its words are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..p2p_core.local_blend import LocalBlend
+from ..p2p_core.notation import parse_words
+from .common import CATEGORY, RESOLUTIONS, Edit, fraction_input, optional_schema, resolution_input
+
+
+class P2PLocalBlend(io.ComfyNode):
+    """Keep what lies outside the words' region as it is in the source (the authors' LocalBlend)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2P_LocalBlend",
+            display_name="P2P Local Blend Mask",
+            category=CATEGORY,
+            description="Makes a mask from the attention of chosen words while sampling runs, and "
+            "sets everything outside it back to the source image after every step. The P2P "
+            "KSampler gives the mask out.",
+            **optional_schema(search_aliases=["prompt to prompt", "attention mask", "background"]),
+            inputs=[
+                Edit.Input("edit", tooltip="The edits whose reach is limited."),
+                io.String.Input(
+                    "source_words",
+                    default="",
+                    tooltip="Words of the source prompt whose place in the source image may "
+                    "change, separated by commas: usually the word that is edited.",
+                ),
+                io.String.Input(
+                    "edited_words",
+                    default="",
+                    tooltip="Words of the edited prompt whose place in the edited image may "
+                    "change, separated by commas.",
+                ),
+                io.String.Input(
+                    "subtract_words",
+                    default="",
+                    tooltip="Words of the edited prompt whose place must not change, taken out of "
+                    "the mask, separated by commas.",
+                ),
+                fraction_input(
+                    "threshold",
+                    0.3,
+                    "How strong a word's attention must be to count, as a fraction of its maximum, "
+                    "0 to 1. Higher makes the mask smaller.",
+                ),
+                fraction_input(
+                    "start",
+                    0.2,
+                    "After which part of the sampling steps blending begins, 0 to 1. Later leaves "
+                    "the edit more freedom for its outline.",
+                ),
+                fraction_input(
+                    "softness",
+                    0.0,
+                    "Width of the ramp around the threshold, 0 to 1: 0 is a hard edge, higher "
+                    "fades the mask's edge.",
+                ),
+                io.Int.Input(
+                    "grow",
+                    default=0,
+                    min=0,
+                    max=64,
+                    tooltip="By how many latent cells the mask is widened (a cell is 8 image "
+                    "pixels in Stable Diffusion).",
+                ),
+                resolution_input(),
+                io.Combo.Input(
+                    "join",
+                    options=["intersection", "union"],
+                    default="intersection",
+                    tooltip="How a connected mask is joined to the words' mask: where both are, or "
+                    "where either is. Without words the connected mask is used as it is.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="A mask of your own of where the image may change (white), any size.",
+                ),
+                io.Latent.Input(
+                    "background",
+                    optional=True,
+                    tooltip="A latent image to take the source's place outside the mask; noise is "
+                    "added to it to fit each step.",
+                ),
+            ],
+            outputs=[
+                Edit.Output(
+                    display_name="edit",
+                    tooltip="The chain with its local blend: to another edit node or to a P2P "
+                    "Controller.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        edit: tuple[Any, ...],
+        source_words: str,
+        edited_words: str,
+        subtract_words: str,
+        threshold: float,
+        start: float,
+        softness: float,
+        grow: int,
+        resolution: str,
+        join: Any,
+        mask: Any = None,
+        background: dict[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        blend = LocalBlend(
+            parse_words(source_words),
+            parse_words(edited_words),
+            parse_words(subtract_words),
+            threshold,
+            start,
+            softness,
+            grow,
+            mask,
+            join,
+            None if background is None else background["samples"],
+            RESOLUTIONS[resolution],
+        )
+        return io.NodeOutput((*edit, blend))

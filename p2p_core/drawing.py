@@ -1,0 +1,94 @@
+"""Drawing word maps: as light on the image, with the word on it (paper figures 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import repeat
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .attention_maps import Seen, enlarged, normalised
+
+PLAIN_SIDE = 256
+"""Shorter side in pixels of a drawing that has no image to lie on."""
+
+STRIP = 8
+"""Steps that a strip shows at most."""
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """`heatmaps` float[seen height width 3], `maps` float[seen h w], `steps` as wide as its steps.
+
+    All in 0–1, one for every `Seen`.
+    """
+
+    heatmaps: Tensor
+    maps: Tensor
+    steps: Tensor
+
+
+def draw(seen: Sequence[Seen], images: Sequence[Tensor | None]) -> Drawings:
+    """Draw maps over the images of their rows, float[height width 3] in 0–1, None for no image.
+
+    Raises `ValueError` for images of different sizes.
+    """
+    sizes = {image.shape for image in images if image is not None}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"Expected images of one size, got {sorted(tuple(size) for size in sizes)}. "
+            "Connect the decoded images of the run that is looked at."
+        )
+    maps = normalised(torch.stack([one.mean for one in seen]).cpu())
+    height, width = (sizes.pop() if sizes else _plain(maps))[:2]
+    blank = torch.full((height, width, 3), 0.75)
+    heatmaps: list[Tensor] = []
+    strips: list[Tensor] = []
+    for one, mean in zip(seen, maps, strict=True):
+        image = images[one.row]
+        image = blank if image is None else image.cpu().float()
+        heatmaps.append(labelled(heatmap(mean, image), one.word))
+        count = min(STRIP, len(one.steps))
+        chosen = torch.linspace(0, len(one.steps) - 1, count).round().long()
+        parts = [heatmap(step, blank) for step in normalised(one.steps[chosen].cpu())]
+        strips.append(labelled(torch.cat(parts, dim=1), one.word))
+    return Drawings(torch.stack(heatmaps), maps, torch.stack(strips))
+
+
+def heatmap(map: Tensor, image: Tensor) -> Tensor:
+    """A map, float[h w] in 0–1, as light on a darkened image: float[height width 3] in 0–1."""
+    light = enlarged(map[None], image.shape[0], image.shape[1])[0]
+    return image * (0.2 + 0.8 * repeat(light, "h w -> h w c", c=3))
+
+
+def labelled(image: Tensor, text: str) -> Tensor:
+    """The image, float[height width 3] in 0–1, with a bar under its top edge that says `text`."""
+    pixels = (image.clamp(0, 1) * 255).round().byte().numpy()
+    picture = Image.fromarray(pixels)
+    size = max(10, image.shape[0] // 14)
+    draw = ImageDraw.Draw(picture, "RGBA")
+    draw.rectangle((0, 0, image.shape[1], size + 4), fill=(0, 0, 0, 150))
+    draw.text((3, 1), text, fill="white", font=ImageFont.load_default(size=size))
+    return torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)
+
+
+def _plain(maps: Tensor) -> tuple[int, int]:
+    height, width = maps.shape[-2:]
+    scale = -(-PLAIN_SIDE // min(height, width))
+    return height * scale, width * scale
+
+
+def per_row(images: Tensor | None, rows: int, name: str) -> list[Tensor | None]:
+    """An image for each of `rows` rows, or None for each; raises `ValueError` for other counts."""
+    if images is None:
+        return [None] * rows
+    if len(images) != rows:
+        raise ValueError(
+            f"Expected {rows} {name} images, got {len(images)}. "
+            "Connect the decoded images of the run that is looked at."
+        )
+    return list(images[..., :3])

@@ -1,0 +1,147 @@
+"""Local blend: the edit happens where the edited words are, the rest is the source's.
+
+A mask is made of word maps while sampling runs, and the latent outside it is set back to the
+source's after each step (paper section 4 and figure 12; the authors' LocalBlend).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .attention_maps import indicator, normalised
+from .tokens import Prompt
+
+LEAST_SIDE = 16
+"""Cells a side that a map needs to outline an object: the paper's maps are 16×16."""
+
+
+@dataclass(frozen=True)
+class LocalBlend:
+    """What an edited image may change.
+
+    `source_words` and `edited_words` make the mask, each looked up in its own prompt and seen in
+    its own image; where `subtract_words` (of the edited prompt) are is taken out of it. A map
+    counts where it is above `threshold` of its maximum; `softness` is the width of the ramp around
+    the threshold, 0 a hard edge; `grow` widens the mask by so many latent cells. Blending begins
+    when progress passes `start`. `user_mask`, float[images height width] in 0–1 of any size, is
+    joined to the words' mask by `join`, or is the mask where there are no words. `background`, a
+    latent, takes the source's place outside the mask (paper figure 12). `resolution` is the side of
+    the layers that are looked at as a fraction of the latent's side, None for the coarsest ones of
+    at least `LEAST_SIDE` cells a side.
+
+    Raises `ValueError` for numbers out of range and for a mask made of nothing.
+    """
+
+    source_words: tuple[str, ...] = ()
+    edited_words: tuple[str, ...] = ()
+    subtract_words: tuple[str, ...] = ()
+    threshold: float = 0.3
+    start: float = 0.2
+    softness: float = 0.0
+    grow: int = 0
+    user_mask: Tensor | None = None
+    join: Literal["union", "intersection"] = "intersection"
+    background: Tensor | None = None
+    resolution: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "start", "softness"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"Expected a {name} within 0 and 1, got {value:g}.")
+        if self.grow < 0:
+            raise ValueError(f"Expected to grow by 0 or more latent cells, got {self.grow}.")
+        if self.join not in ("union", "intersection"):
+            raise ValueError(f"Expected to join by union or intersection, got {self.join!r}.")
+        if self.user_mask is None and not (self.source_words or self.edited_words):
+            raise ValueError(
+                "Expected words or a mask to blend by, got neither. Write the word that the edit "
+                "changes, such as 'cat' of the source and 'dog' of the edited prompt."
+            )
+
+    @property
+    def looks(self) -> bool:
+        """Whether word maps are needed at all."""
+        return bool(self.source_words or self.edited_words)
+
+    def columns(self, source: Prompt, edited: Prompt) -> tuple[Tensor, Tensor, Tensor]:
+        """Which tokens the words are.
+
+        Of the source's prompt float[source_tokens], of the edited prompt and of what is subtracted
+        float[edited_tokens]. Raises `ValueError` for a word that its prompt lacks.
+        """
+        return (
+            indicator(source, self.source_words),
+            indicator(edited, self.edited_words),
+            indicator(edited, self.subtract_words),
+        )
+
+    def mask(self, source: Tensor, edited: Tensor, subtract: Tensor, size: torch.Size) -> Tensor:
+        """The mask at the latent's resolution, 1 where the edit shows: float[images height width].
+
+        The maps are float[images h w], of the source row, of the edited row, and of the subtracted
+        words in the edited row; those of words that are not given are ignored. `size` is the
+        latent's (height, width).
+        """
+        parts = [
+            self._region(F.max_pool2d(maps[:, None], 3, stride=1, padding=1)[:, 0], size)
+            for maps, words in ((source, self.source_words), (edited, self.edited_words))
+            if words
+        ]
+        user = self._user(len(edited), size, edited)
+        mask = torch.stack(parts).amax(0) if parts else user
+        if parts and self.user_mask is not None:
+            mask = torch.maximum(mask, user) if self.join == "union" else mask * user
+        if self.subtract_words:
+            mask = mask * (1 - self._region(subtract, size))
+        if self.grow:
+            mask = F.max_pool2d(mask[:, None], 2 * self.grow + 1, stride=1, padding=self.grow)[:, 0]
+        return mask
+
+    def _region(self, maps: Tensor, size: torch.Size) -> Tensor:
+        maps = normalised(F.interpolate(maps[:, None], size)[:, 0])
+        if not self.softness:
+            return (maps > self.threshold).to(maps.dtype)
+        return ((maps - self.threshold) / self.softness + 0.5).clamp(0, 1)
+
+    def _user(self, images: int, size: torch.Size, like: Tensor) -> Tensor:
+        if self.user_mask is None:
+            return like.new_ones(images, *size)
+        mask = self.user_mask.to(like).reshape(-1, 1, *self.user_mask.shape[-2:])
+        if mask.shape[0] not in (1, images):
+            raise ValueError(
+                f"Expected one mask or {images} (one for each source image), got {mask.shape[0]}."
+            )
+        mask = F.interpolate(mask, size, mode="bilinear", align_corners=False)[:, 0]
+        return mask.clamp(0, 1).expand(images, *size)
+
+
+def blend(latent: Tensor, background: Tensor, mask: Tensor) -> Tensor:
+    """The latent inside the mask, the background outside: float[images channels height width].
+
+    background + mask · (latent − background), the mask being float[images height width].
+    """
+    return background + mask[:, None].to(latent) * (latent - background)
+
+
+def chosen_side(sides: tuple[float, ...], latent_side: int, wanted: float | None) -> float:
+    """The side of the layers to look at, as a fraction of the latent's side.
+
+    `sides` are the fractions that the model has. `wanted`, or the smallest of at least `LEAST_SIDE`
+    cells a side, or the largest there is. Raises `ValueError` for a side that the model lacks.
+    """
+    if wanted is None:
+        enough = [side for side in sides if side * latent_side >= LEAST_SIDE]
+        return min(enough) if enough else max(sides)
+    for side in sides:
+        if abs(side - wanted) < 1e-3:
+            return side
+    raise ValueError(
+        f"Expected layers whose side is one of {', '.join(f'{side:g}' for side in sides)} times "
+        f"the latent's, got {wanted:g}: the model has no cross-attention there."
+    )

@@ -1,0 +1,62 @@
+"""How users write several words with a value each, in one text: a line or a comma for each."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from .schedules import Window
+
+_WINDOW = re.compile(
+    r"(?P<start>[\d.]+)\s*(?:-|–|to)\s*(?P<end>[\d.]+)(?:\s*fade\s*(?P<fade>[\d.]+))?"
+)
+
+
+def parse_words(text: str) -> tuple[str, ...]:
+    """Words and phrases, separated by commas or line ends: "cat, big dog" → two of them."""
+    return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
+
+
+def parse_factors(text: str, factor: float) -> tuple[tuple[str, float], ...]:
+    """Words with a number each, or with `factor` where they have none of their own.
+
+    "fluffy, tail: -1" with 2 → (("fluffy", 2.0), ("tail", -1.0)). Raises `ValueError` naming what
+    is no number.
+    """
+    factors: list[tuple[str, float]] = []
+    for part in parse_words(text):
+        word, colon, value = (piece.strip() for piece in part.rpartition(":"))
+        factors.append((word, _number(value, text)) if colon else (part, factor))
+    return tuple(factors)
+
+
+def parse_windows(text: str) -> tuple[tuple[str, Window], ...]:
+    """Words with a window each: "butterfly: 0-1, wing: 0.2-0.8 fade 0.1".
+
+    Raises `ValueError` naming the part that is no word with a window, and as `Window` does.
+    """
+    windows: list[tuple[str, Window]] = []
+    for part in parse_words(text):
+        word, _, value = (piece.strip() for piece in part.rpartition(":"))
+        match = _WINDOW.fullmatch(value)
+        if match is None or not word:
+            raise ValueError(
+                f"Expected a word and its window, such as 'butterfly: 0-1' or "
+                f"'butterfly: 0-1 fade 0.2', got {part!r}. Write where the window starts and ends "
+                "as fractions of the sampling steps; separate several by commas or lines."
+            )
+        numbers = (_number(number or "0", text) for number in match.group("start", "end", "fade"))
+        windows.append((word, Window(*numbers)))
+    return tuple(windows)
+
+
+def _number(value: str, text: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(
+            f"Expected a number, got {value!r} in {text!r}. Write one such as 1.5 or -2."
+        )
+    return number
