@@ -59,7 +59,9 @@ class WordMaps:
     """Layers whose side is this fraction of the latent's side are looked at."""
     by_step: bool = False
     """Whether to keep a sum for every progress of sampling."""
-    sums: dict[float, tuple[Tensor, int]] = field(default_factory=dict, init=False)
+    sums: dict[float, tuple[Tensor, int]] = field(
+        default_factory=dict[float, tuple[Tensor, int]], init=False
+    )
 
     def add(self, maps: Tensor, height: int, width: int, progress: float) -> None:
         """Add one layer's maps, float[rows looks pixels] of height × width pixels."""

@@ -73,7 +73,7 @@ def labelled(image: Tensor, text: str) -> Tensor:
     draw = ImageDraw.Draw(picture, "RGBA")
     draw.rectangle((0, 0, image.shape[1], size + 4), fill=(0, 0, 0, 150))
     draw.text((3, 1), text, fill="white", font=ImageFont.load_default(size=size))
-    return torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)
+    return torch.tensor(np.asarray(picture), dtype=torch.float32) / 255
 
 
 def _plain(maps: Tensor) -> tuple[int, int]:

@@ -6,6 +6,7 @@ source's after each step (paper section 4 and figure 12; the authors' LocalBlend
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -129,7 +130,7 @@ def blend(latent: Tensor, background: Tensor, mask: Tensor) -> Tensor:
     return background + mask[:, None].to(latent) * (latent - background)
 
 
-def chosen_side(sides: tuple[float, ...], latent_side: int, wanted: float | None) -> float:
+def chosen_side(sides: Sequence[float], latent_side: int, wanted: float | None) -> float:
     """The side of the layers to look at, as a fraction of the latent's side.
 
     `sides` are the fractions that the model has. `wanted`, or the smallest of at least `LEAST_SIDE`
