@@ -1,8 +1,9 @@
 """`make bench`: what an edit costs, beside the stock KSampler.
 
-The stock run makes as many images in the same process. Source and edit sampled together by the P2P
-KSampler, attention injected in every step and every layer (the most there is to do), against the
-stock KSampler with a batch of two. Writes output/bench/report.json; stock = 1.
+Source and edit sampled together by the P2P KSampler, attention injected in every step and every
+layer (the most there is to do), against the stock KSampler with a batch of two in the same process;
+beside them the same swap by explicit attention maps, and the cost of 1, 2, 4 and 8 edits, 1 edit =
+1. Writes output/bench/report.json; stock = 1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,16 +48,42 @@ def main() -> int:
     }
     with tempfile.TemporaryDirectory(prefix="p2p-bench-") as base:
         enter_host(host, Path(base))
-        from ..hosts.comfyui.bench import demo_work, sd15_work
-
-        many = 5 * options.repeats  # of a run so short
-        report["demo"] = asdict(compare("demo", *demo_work(steps=10), repeats=many))
-        side, steps = (64, 10) if accelerator else (32, 2)
-        report["sd15"] = asdict(compare("sd15", *sd15_work(side, steps), repeats=options.repeats))
+        report |= measure(options.repeats, accelerator)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
     return 0
+
+
+def measure(repeats: int, accelerator: bool) -> dict[str, Any]:
+    """Every comparison of the report."""
+    from ..hosts.comfyui import bench
+    from ..hosts.comfyui.bench import Bench
+
+    bench.quiet()
+    report: dict[str, Any] = {}
+
+    def against_stock(name: str, at: Bench, ours: Callable[[], Any], times: int = repeats) -> None:
+        report[name] = asdict(compare(name, ours, at.stock(2), times))
+
+    demo = Bench.demo(steps=10)
+    against_stock("demo", demo, demo.ours([bench.SWAP]), 5 * repeats)  # a run so short
+    sd15 = Bench.of(bench.SD15, *((64, 10) if accelerator else (32, 2)))
+    against_stock("sd15", sd15, sd15.ours([bench.SWAP]))
+    against_stock("sd15_refine_reweight", sd15, sd15.ours([bench.REFINE_REWEIGHT]))
+    against_stock("sd15_local_blend", sd15, sd15.ours([bench.LOCAL_BLEND]))
+    against_stock("sd15_explicit_maps", sd15, sd15.explicit())
+    one = sd15.ours([bench.SWAP])
+    report["edits"] = {
+        str(n): compare(
+            f"{n} edits", sd15.ours([bench.SWAP] * n), one, max(3, repeats // 3)
+        ).time_ratio
+        for n in (1, 2, 4, 8)
+    }
+    del sd15, one
+    sdxl = Bench.of(bench.SDXL, *((128, 10) if accelerator else (32, 1)))
+    against_stock("sdxl", sdxl, sdxl.ours([bench.REFINE_REWEIGHT]))
+    return report
 
 
 if __name__ == "__main__":

@@ -111,15 +111,14 @@ class Captions:
             rows.append([self._compact[i] for i in ids + [END] * (TOKENS - len(ids))])
         return torch.tensor(rows)
 
-    def objects(self, captions: Sequence[Sequence[tuple[str, int | None]]]) -> Tensor:
-        """Which token describes which object: int64[captions tokens], −1 for none."""
-        found = torch.full((len(captions), TOKENS), -1)
-        for row, words in zip(found, captions, strict=True):
-            at = 1
-            for word, item in words:
-                count = len(self._word_ids.get(word) or self._bpe.encode(word))
-                row[at : at + count] = -1 if item is None else item
-                at += count
+    def places(self, words: Sequence[str], marks: Sequence[int]) -> Tensor:
+        """A mark for each word → one for each of its tokens: int64[tokens], −1 for the others."""
+        found = torch.full((TOKENS,), -1)
+        at = 1
+        for word, mark in zip(words, marks, strict=True):
+            count = len(self._word_ids.get(word) or self._bpe.encode(word))
+            found[at : at + count] = mark
+            at += count
         return found
 
 
@@ -171,8 +170,17 @@ class Generator(nn.Module):
             {name: Float32Attention(keep="attn2" in name) for name in self.unet.attn_processors}
         )
 
-    def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        return self.unet(x, t, self.text(ids).last_hidden_state).sample
+    def forward(self, x: Tensor, t: Tensor, ids: Tensor, others: Tensor | None = None) -> Tensor:
+        """The prediction for captions, of which all but some tokens may be those of other captions.
+
+        `others` are int64[batch tokens] ids like `ids`; where the two agree, the token is encoded
+        in the other caption.
+        """
+        context = self.text(ids).last_hidden_state
+        if others is not None:
+            elsewhere = self.text(others).last_hidden_state
+            context = torch.where((ids == others)[..., None], elsewhere, context)
+        return self.unet(x, t, context).sample
 
     def word_maps(self) -> list[Tensor]:
         """The last call's cross-attention maps at the latent's resolution, one a layer.

@@ -65,6 +65,14 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "big": ("big", "big", "large", "huge"),
 }
 
+_KINDS = (
+    tuple(COLOURS),
+    tuple(BACKGROUNDS),
+    (*SHAPES, "disc", "ball", "box"),
+    ("plain", "striped", "dotted", "spotted"),
+)
+"""Words that take each other's place in a `decoy`; each one token of CLIP's."""
+
 GROUND_PHRASES: dict[str, tuple[str, ...]] = {
     "snow": ("on snow", "in the snow"),
     "sand": ("on sand", "on the sand"),
@@ -384,6 +392,17 @@ def worded(scene: Scene, rng: random.Random) -> list[tuple[str, int | None]]:
         words += _plain(rng.choice(GROUND_PHRASES[scene.background]))
     prefix = rng.choice(("", "", "", "", "a picture of", "a drawing of", "there is"))
     return [*_plain(prefix), *words]
+
+
+def decoy(words: list[tuple[str, int | None]], rng: random.Random) -> list[tuple[str, int | None]]:
+    """The same caption with some attribute words exchanged for others of their kind."""
+    exchanged: list[tuple[str, int | None]] = []
+    for word, item in words:
+        kind = next((kind for kind in _KINDS if word in kind), ())
+        if kind and rng.random() < 0.5:
+            word = rng.choice([other for other in kind if other != word])
+        exchanged.append((word, item))
+    return exchanged
 
 
 def _plain(text: str) -> list[tuple[str, int | None]]:

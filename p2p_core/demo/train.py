@@ -42,7 +42,7 @@ from .networks import (
     load_checkpoint,
     log,
 )
-from .scenes import SIZE, Scene, has_held_out, item_mask, render, sample_scene, worded
+from .scenes import SIZE, Scene, decoy, has_held_out, item_mask, render, sample_scene, worded
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FOCUS = 5.0
@@ -50,6 +50,12 @@ FOCUS = 5.0
 GROUNDING = 0.05
 """Weight of the loss that keeps a word's attention on its object (Wang et al. 2024, TokenCompose,
 equation 3: one minus the share of the token's attention that lies in the mask, squared)."""
+DECOYS = 0.5
+"""How often a word's neighbours are encoded in a caption where that word is another.
+
+So that the word itself, not its neighbours, says what it means: otherwise a causal text encoder has
+told the noun everything by the time the picture looks, and turning "striped" down does nothing.
+"""
 SHAPING = (150, 650)
 """Timesteps at which an object's place shows through the noise and its shape does not.
 
@@ -328,18 +334,19 @@ def train_generator(
         draw = random.Random(seed * 1_000_000 + step)
         picks = [draw.choice(seen) for _ in range(batch)]
         texts = [worded(pool[i], draw) if draw.random() > 0.1 else [] for i in picks]
-        ids = captions([" ".join(word for word, _ in text) for text in texts]).to(DEVICE)
+        ids = _ids(captions, texts)
+        others = [decoy(text, draw) if draw.random() < DECOYS else text for text in texts]
         x0, regions = latents[picks].to(DEVICE), objects[picks].to(DEVICE).float()
         t = timesteps(batch)
         a, s = signal[t, None, None, None], noise_level[t, None, None, None]
         noise = torch.randn_like(x0)
         with torch.autocast(DEVICE.type, torch.bfloat16):
-            predicted = model(a * x0 + s * noise, t, ids)
+            predicted = model(a * x0 + s * noise, t, ids, _ids(captions, others))
         error = (predicted.float() - (a * noise - s * x0)).square()
         weight = 1 + FOCUS * F.max_pool2d(regions.sum(1, keepdim=True), 3, stride=1, padding=1)
         astray = grounding_loss(
             model.word_maps(),
-            captions.objects(texts).to(DEVICE),
+            _described(captions, texts),
             rearrange(regions, "b o h w -> b o (h w)"),
         )
         loss = (error * weight).mean() / weight.mean() + GROUNDING * astray
@@ -363,6 +370,23 @@ def train_generator(
             )
             save_sheet(_decode(autoencoder, sample, statistics), out / "generator.png", columns=6)
     export(out, autoencoder, average.module, captions, statistics)
+
+
+Words = Sequence[tuple[str, int | None]]
+"""A caption as `scenes.worded` gives it."""
+
+
+def _ids(captions: Captions, texts: Sequence[Words]) -> Tensor:
+    return captions([" ".join(word for word, _ in text) for text in texts]).to(DEVICE)
+
+
+def _described(captions: Captions, texts: Sequence[Words]) -> Tensor:
+    """Which token describes which object: int64[captions tokens], −1 for none."""
+    rows = [
+        captions.places([w for w, _ in text], [-1 if n is None else n for _, n in text])
+        for text in texts
+    ]
+    return torch.stack(rows).to(DEVICE)
 
 
 @torch.inference_mode()

@@ -151,6 +151,11 @@ class Server:
         """Stop the running prompt."""
         self._post("/interrupt", {})
 
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self._process.pid
+
     def wait(self) -> int:
         """Wait until the host ends by itself; returns its exit status."""
         return self._process.wait()

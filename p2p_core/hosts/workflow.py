@@ -45,6 +45,9 @@ def _widget_values(node: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterat
     for name, (kind, *rest) in {**inputs.get("required", {}), **inputs.get("optional", {})}.items():
         options: Mapping[str, Any] = rest[0] if rest else {}
         if (isinstance(kind, list) or kind in WIDGET_TYPES) and not options.get("forceInput"):
+            if not values and "default" in options:
+                yield name, options["default"]
+                continue
             if not values:
                 raise ValueError(
                     f"Expected a value for {name!r} of {node['type']!r}, got none. "

@@ -23,12 +23,10 @@ def shapes() -> Iterator[tuple[str, torch.Size]]:
     from comfy.ldm.models.autoencoder import AutoencoderKL
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    from p2p_core.hosts.comfyui.bench import SD15_UNET
+    from p2p_core.hosts.comfyui.bench import SD15
 
     meta = torch.device("meta")
-    unet = UNetModel(
-        **SD15_UNET, num_heads=8, device=meta, operations=comfy.ops.disable_weight_init
-    )
+    unet = UNetModel(**SD15, num_heads=8, device=meta, operations=comfy.ops.disable_weight_init)
     with meta:
         vae = AutoencoderKL(
             ddconfig={

@@ -1,8 +1,10 @@
-"""What the benchmark times in ComfyUI: the P2P KSampler's function beside the stock one's."""
+"""What the benchmark times in ComfyUI: source and edits, beside the stock KSampler."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -11,24 +13,31 @@ import comfy.sample
 import comfy.supported_models
 import comfy.utils
 import torch
+from torch import Tensor
 
-from ...controller import plan
-from ...edits import SelfInjection, WordSwap
+from ...controller import Chain, plan
+from ...edits import Refine, Reweight, SelfInjection, WordSwap
+from ...local_blend import LocalBlend
 from ...schedules import Schedule, Window
+from .attention import cross_attention_blocks
 from .conditioning import Conditioning, EncodedController, read
 from .demo import load_demo
 from .sampling import sample
 
-Work = tuple[Callable[[], Any], Callable[[], Any]]
-"""The two runs to compare: (ours, stock)."""
+Work = Callable[[], Any]
 
 PROMPT = "a red circle on the grass"
-ALWAYS = WordSwap(
-    "circle", "star", schedule=Schedule(Window()), self_injection=SelfInjection(Window())
+ALWAYS = {"schedule": Schedule(), "self_injection": SelfInjection(Window())}
+"""Attention injected in every step and every layer: the most there is to do."""
+
+SWAP: Chain = (WordSwap("circle", "star", **ALWAYS),)
+REFINE_REWEIGHT: Chain = (
+    Refine("a big red circle on the green grass", **ALWAYS),
+    Reweight((("big", 2.0), ("grass", -0.5))),
 )
+LOCAL_BLEND: Chain = (*SWAP, LocalBlend(("circle",), ("star",), start=0.0))
 
-
-SD15_UNET: dict[str, Any] = {
+SD15: dict[str, Any] = {
     "image_size": 32,
     "in_channels": 4,
     "out_channels": 4,
@@ -47,71 +56,124 @@ SD15_UNET: dict[str, Any] = {
 }
 """The host's configuration of SD1.5's UNet, head count apart."""
 
-
-def demo_work(steps: int) -> Work:
-    """At the demo model's own size."""
-    model, clip, _ = load_demo()
-    texts = (PROMPT, PROMPT.replace("circle", "star"), "")
-    rows = [clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0] for text in texts]
-    return _work(model, clip, torch.cat(rows[:2]), rows[2], side=16, steps=steps)
-
-
-def sd15_work(side: int, steps: int) -> Work:
-    """At SD1.5's architecture, random weights, latents of `side` × `side`."""
-    config = comfy.supported_models.SD15(SD15_UNET)
-    device = comfy.model_management.get_torch_device()
-    dtype = torch.float32 if device.type == "cpu" else torch.float16
-    config.set_inference_dtype(dtype, None)
-    network = config.get_model({}, "", device=device)
-    generator = torch.Generator(device).manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.diffusion_model.parameters():
-            parameter.normal_(0, 0.02, generator=generator)
-    model = comfy.model_patcher.ModelPatcher(
-        network, load_device=device, offload_device=torch.device("cpu")
-    )
-    _, clip, _ = load_demo()  # the same tokenizer
-    texts = torch.randn(3, 77, 768, generator=torch.Generator().manual_seed(0))
-    return _work(model, clip, texts[:2], texts[2:], side, steps)
+SDXL: dict[str, Any] = {
+    **SD15,
+    "channel_mult": [1, 2, 4],
+    "num_res_blocks": [2, 2, 2],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "transformer_depth_middle": 10,
+    "context_dim": 2048,
+    "use_linear_in_transformer": True,
+    "adm_in_channels": 2816,
+    "num_classes": "sequential",
+}
+"""The host's configuration of SDXL's UNet, head count apart."""
 
 
-def _work(
-    model: Any, clip: Any, positive: torch.Tensor, negative: torch.Tensor, side: int, steps: int
-) -> Work:
-    controller = plan(PROMPT, [(ALWAYS,)], lambda text: read(clip, text))
-    encoded = EncodedController.of(controller, [[positive, {}]])
-    none: Conditioning = [[negative, {}]]
-    comfy.utils.set_progress_bar_enabled(False)
-    latent = torch.zeros(1, 4, side, side)
+@dataclass(frozen=True)
+class Bench:
+    """A model to be timed, latents of `side` × `side` and so many steps."""
 
-    def ours() -> Any:
-        return sample(
-            model,
+    model: Any
+    clip: Any
+    context: int
+    pooled: int
+    side: int
+    steps: int
+
+    @classmethod
+    def demo(cls, steps: int) -> Bench:
+        """The demo model at its own size."""
+        model, clip, _ = load_demo()
+        return cls(model, clip, 128, 0, 16, steps)
+
+    @classmethod
+    def of(cls, architecture: dict[str, Any], side: int, steps: int) -> Bench:
+        """A UNet of this configuration with random weights, half precision where it is large."""
+        xl = architecture["adm_in_channels"] is not None
+        known = comfy.supported_models.SDXL if xl else comfy.supported_models.SD15
+        config = known(architecture)
+        device = comfy.model_management.get_torch_device()
+        cpu = torch.bfloat16 if xl else torch.float32
+        config.set_inference_dtype(cpu if device.type == "cpu" else torch.float16, None)
+        network = config.get_model({}, "", device=device)
+        generator = torch.Generator(device).manual_seed(0)
+        with torch.no_grad():
+            for parameter in network.diffusion_model.parameters():
+                parameter.normal_(0, 0.02, generator=generator)
+        model = comfy.model_patcher.ModelPatcher(
+            network, load_device=device, offload_device=torch.device("cpu")
+        )
+        _, clip, _ = load_demo()  # the same tokenizer
+        return cls(model, clip, architecture["context_dim"], 1280 if xl else 0, side, steps)
+
+    def ours(self, chains: Sequence[Chain]) -> Work:
+        """Source and edits sampled together by the P2P KSampler's function."""
+        controller = plan(PROMPT, chains, lambda text: read(self.clip, text))
+        encoded = EncodedController.of(controller, self._texts(1 + len(chains)))
+        return partial(
+            sample,
+            self.model,
             encoded,
-            negative=none,
-            latent={"samples": latent},
+            negative=self._texts(1, seed=1),
+            latent={"samples": torch.zeros(1, 4, self.side, self.side)},
             seed=0,
-            steps=steps,
+            steps=self.steps,
             cfg=7.5,
             sampler_name="euler",
             scheduler="normal",
         )
 
-    def stock() -> Any:
-        noise = comfy.sample.prepare_noise(latent, 0).repeat(2, 1, 1, 1)
-        batch = latent.repeat(2, 1, 1, 1)
-        conditionings = ([[positive, {}]], none)
-        return comfy.sample.sample(
-            model,
+    def stock(self, rows: int, model: Any = None) -> Work:
+        """The stock KSampler with as many images."""
+        latent = torch.zeros(1, 4, self.side, self.side)
+        noise = comfy.sample.prepare_noise(latent, 0).repeat(rows, 1, 1, 1)
+        return partial(
+            comfy.sample.sample,
+            model or self.model,
             noise,
-            steps,
+            self.steps,
             7.5,
             "euler",
             "normal",
-            *conditionings,
-            batch,
+            self._texts(rows),
+            self._texts(1, seed=1),
+            latent.repeat(rows, 1, 1, 1),
             disable_pbar=True,
             seed=0,
         )
 
-    return ours, stock
+    def explicit(self) -> Work:
+        """The swap as the authors' code makes it: every map made, edited and multiplied."""
+        return self.stock(2, with_explicit_maps(self.model))
+
+    def _texts(self, rows: int, seed: int = 0) -> Conditioning:
+        generator = torch.Generator().manual_seed(seed)
+        extra = {"pooled_output": torch.randn(rows, self.pooled, generator=generator)}
+        cond = torch.randn(rows, 77, self.context, generator=generator)
+        return [[cond, extra if self.pooled else {}]]
+
+
+def with_explicit_maps(model: Any) -> Any:
+    """A clone of the model in which row 1 of each conditioning takes row 0's attention maps."""
+
+    def replaced(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        rows, pixels, channels = q.shape
+        heads = extra["n_heads"]
+        q, k, v = (t.view(rows, -1, heads, channels // heads).transpose(1, 2) for t in (q, k, v))
+        maps = (q @ k.mT * (channels // heads) ** -0.5).softmax(-1)
+        start = extra["cond_or_uncond"].index(0) * (rows // len(extra["cond_or_uncond"]))
+        maps[start + 1] = maps[start]
+        return (maps @ v).transpose(1, 2).reshape(rows, pixels, channels)
+
+    patched = model.clone()
+    for block in cross_attention_blocks(model):
+        patched.set_model_attn1_replace(replaced, *block)
+        patched.set_model_attn2_replace(replaced, *block)
+    return patched
+
+
+def quiet() -> None:
+    """No progress bars of the host's."""
+    comfy.utils.set_progress_bar_enabled(False)
