@@ -44,34 +44,39 @@ class Draft:
         return "".join(piece.text for piece in self.pieces)
 
     def replace(self, start: int, end: int, text: str, edit: int) -> Draft:
-        """Write `text` over characters `start:end` of the present text, in the name of `edit`."""
-        done: list[Piece] = []
+        """Write `text` over characters `start:end` of the present text, in the name of `edit`.
+
+        Text of earlier edits that it touches goes over to it whole: what such a text stands for in
+        the source cannot be divided.
+        """
+        before: list[Piece] = []
+        touched: list[Piece] = []
+        after: list[Piece] = []
         at = 0
         for piece in self.pieces:
             here, at = at, at + len(piece.text)
-            if at <= start or here >= end:
-                done.append(piece)
-                continue
-            head, tail = max(start - here, 0), min(end - here, len(piece.text))
-            if piece.edit is None:
-                middle = Piece(piece.start + head, piece.start + tail, "", edit)
-                before = Piece(piece.start, piece.start + head, piece.text[:head])
-                after = Piece(piece.start + tail, piece.end, piece.text[tail:])
-            else:  # text of an earlier edit: its source characters cannot be divided
-                middle = Piece(piece.start, piece.end, piece.text[:head] + piece.text[tail:], edit)
-                before = after = None
-            if here <= start:
-                middle = Piece(
-                    middle.start, middle.end, middle.text[:head] + text + middle.text[head:], edit
-                )
-            if done and done[-1].edit == edit and here > start:
-                middle = Piece(done[-1].start, middle.end, done.pop().text + middle.text, edit)
-            done += [
-                p
-                for p in (before, middle, after)
-                if p is not None and (p.text or p.edit is not None)
-            ]
-        return Draft(tuple(done))
+            if at <= start:
+                before.append(piece)
+            elif here >= end:
+                after.append(piece)
+            else:
+                head, tail = max(start - here, 0), min(end - here, len(piece.text))
+                left, right = piece.text[:head], piece.text[tail:]
+                if piece.edit is not None:
+                    touched.append(piece)
+                    text = left + text + right
+                    continue
+                if left:
+                    before.append(Piece(piece.start, piece.start + head, left))
+                if right:
+                    after.append(Piece(piece.start + tail, piece.end, right))
+                touched.append(Piece(piece.start + head, piece.start + tail, ""))
+        if touched:
+            written = Piece(touched[0].start, touched[-1].end, text, edit)
+        else:
+            place = before[-1].end if before else 0
+            written = Piece(place, place, text, edit)
+        return Draft((*before, written, *after))
 
 
 def matching(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from einops import rearrange
+from einops import rearrange, repeat
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -170,16 +170,19 @@ class Generator(nn.Module):
             {name: Float32Attention(keep="attn2" in name) for name in self.unet.attn_processors}
         )
 
-    def forward(self, x: Tensor, t: Tensor, ids: Tensor, others: Tensor | None = None) -> Tensor:
-        """The prediction for captions, of which all but some tokens may be those of other captions.
+    def forward(self, x: Tensor, t: Tensor, ids: Tensor, which: Tensor | None = None) -> Tensor:
+        """The prediction for captions, ids int64[batch tokens].
 
-        `others` are int64[batch tokens] ids like `ids`; where the two agree, the token is encoded
-        in the other caption.
+        Or for captions of which every token is encoded in one of several: ids int64[several batch
+        tokens], and `which`, int64[batch tokens], says in which one.
         """
-        context = self.text(ids).last_hidden_state
-        if others is not None:
-            elsewhere = self.text(others).last_hidden_state
-            context = torch.where((ids == others)[..., None], elsewhere, context)
+        if which is None:
+            context = self.text(ids).last_hidden_state
+        else:
+            encoded = self.text(rearrange(ids, "s b t -> (s b) t")).last_hidden_state
+            encoded = rearrange(encoded, "(s b) t c -> s b t c", s=len(ids))
+            index = repeat(which, "b t -> 1 b t c", c=encoded.shape[-1])
+            context = encoded.gather(0, index)[0]
         return self.unet(x, t, context).sample
 
     def word_maps(self) -> list[Tensor]:

@@ -71,7 +71,7 @@ _KINDS = (
     (*SHAPES, "disc", "ball", "box"),
     ("plain", "striped", "dotted", "spotted"),
 )
-"""Words that take each other's place in a `decoy`; each one token of CLIP's."""
+"""Words that take each other's place in `decoys`; each one token of CLIP's."""
 
 GROUND_PHRASES: dict[str, tuple[str, ...]] = {
     "snow": ("on snow", "in the snow"),
@@ -394,15 +394,22 @@ def worded(scene: Scene, rng: random.Random) -> list[tuple[str, int | None]]:
     return [*_plain(prefix), *words]
 
 
-def decoy(words: list[tuple[str, int | None]], rng: random.Random) -> list[tuple[str, int | None]]:
-    """The same caption with some attribute words exchanged for others of their kind."""
-    exchanged: list[tuple[str, int | None]] = []
-    for word, item in words:
-        kind = next((kind for kind in _KINDS if word in kind), ())
-        if kind and rng.random() < 0.5:
-            word = rng.choice([other for other in kind if other != word])
-        exchanged.append((word, item))
-    return exchanged
+def decoys(
+    words: list[tuple[str, int | None]], rng: random.Random
+) -> tuple[list[str], list[str], list[str], list[int]]:
+    """Three captions in which some attribute words are any of their kind, and which words are not.
+
+    The first and the second tell the truth in half of the attribute words each, the third in none;
+    the marks, 0, 1 or 2, say which caption is true in each word, 2 for words that are no attribute.
+    """
+    captions: tuple[list[str], list[str], list[str]] = ([], [], [])
+    marks: list[int] = []
+    for word, _ in words:
+        kind = next((kind for kind in _KINDS if word in kind), None)
+        marks.append(2 if kind is None else rng.randrange(2))
+        for number, caption in enumerate(captions):
+            caption.append(word if kind is None or number == marks[-1] else rng.choice(kind))
+    return *captions, marks
 
 
 def _plain(text: str) -> list[tuple[str, int | None]]:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from einops import rearrange
+from einops import rearrange, repeat
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from tqdm import tqdm
 from .architecture import CONFIG
 from .networks import (
     LATENT_STD,
+    TOKENS,
     Captions,
     Generator,
     build_autoencoder,
@@ -42,15 +43,15 @@ from .networks import (
     load_checkpoint,
     log,
 )
-from .scenes import SIZE, Scene, decoy, has_held_out, item_mask, render, sample_scene, worded
+from .scenes import SIZE, Scene, decoys, has_held_out, item_mask, render, sample_scene, worded
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FOCUS = 5.0
 """The loss weighs objects up to 1 + FOCUS times as much as the ground, which is learnt first."""
 GROUNDING = 0.05
-"""Weight of the loss that keeps a word's attention on its object (Wang et al. 2024, TokenCompose,
-equation 3: one minus the share of the token's attention that lies in the mask, squared)."""
-DECOYS = 0.5
+"""Weight of the loss that lays a word's attention map on its object (after Wang et al. 2024,
+TokenCompose: attention supervised with the masks of what the words name)."""
+DECOYS = 0.75
 """How often a word's neighbours are encoded in a caption where that word is another.
 
 So that the word itself, not its neighbours, says what it means: otherwise a causal text encoder has
@@ -89,17 +90,19 @@ def timesteps(count: int) -> Tensor:
 
 
 def grounding_loss(maps: Sequence[Tensor], tokens: Tensor, regions: Tensor) -> Tensor:
-    """How far words' attention strays from their objects.
+    """How badly words' maps lie on their objects: one minus their Dice overlap, 0 to 1.
 
-    Maps are float[batch pixels tokens]; `tokens`, int64[batch tokens], tells each token's object or
-    −1; regions are float[batch objects pixels] in 0–1.
+    Maps are float[batch pixels tokens], each divided by its maximum; `tokens`, int64[batch tokens],
+    tells each token's object or −1; regions are float[batch objects pixels] in 0–1.
     """
     described = tokens >= 0
-    wanted = regions.gather(1, tokens.clamp(min=0)[:, :, None].expand(-1, -1, regions.shape[-1])).mT
-    losses = [
-        (1 - (m * wanted).sum(1) / m.sum(1).clamp(min=1e-6)).square()[described].mean()
-        for m in maps
-    ]
+    index = repeat(tokens.clamp(min=0), "b t -> b t p", p=regions.shape[-1])
+    wanted = regions.gather(1, index).mT
+    losses: list[Tensor] = []
+    for m in maps:
+        m = m / m.amax(1, keepdim=True).clamp(min=1e-6)
+        overlap = 2 * (m * wanted).sum(1) / (m.square() + wanted.square()).sum(1).clamp(min=1e-6)
+        losses.append((1 - overlap)[described].mean())
     return torch.stack(losses).mean()
 
 
@@ -334,14 +337,13 @@ def train_generator(
         draw = random.Random(seed * 1_000_000 + step)
         picks = [draw.choice(seen) for _ in range(batch)]
         texts = [worded(pool[i], draw) if draw.random() > 0.1 else [] for i in picks]
-        ids = _ids(captions, texts)
-        others = [decoy(text, draw) if draw.random() < DECOYS else text for text in texts]
+        ids, which = _isolated(captions, texts, draw)
         x0, regions = latents[picks].to(DEVICE), objects[picks].to(DEVICE).float()
         t = timesteps(batch)
         a, s = signal[t, None, None, None], noise_level[t, None, None, None]
         noise = torch.randn_like(x0)
         with torch.autocast(DEVICE.type, torch.bfloat16):
-            predicted = model(a * x0 + s * noise, t, ids, _ids(captions, others))
+            predicted = model(a * x0 + s * noise, t, ids, which)
         error = (predicted.float() - (a * noise - s * x0)).square()
         weight = 1 + FOCUS * F.max_pool2d(regions.sum(1, keepdim=True), 3, stride=1, padding=1)
         astray = grounding_loss(
@@ -376,8 +378,23 @@ Words = Sequence[tuple[str, int | None]]
 """A caption as `scenes.worded` gives it."""
 
 
-def _ids(captions: Captions, texts: Sequence[Words]) -> Tensor:
-    return captions([" ".join(word for word, _ in text) for text in texts]).to(DEVICE)
+def _isolated(
+    captions: Captions, texts: Sequence[Words], draw: random.Random
+) -> tuple[Tensor, Tensor]:
+    """Ids of each text and its decoys, int64[3 texts tokens], and in which each token is true."""
+    written: list[tuple[list[str], list[str], list[str]]] = []
+    which = torch.full((len(texts), TOKENS), 2)
+    for row, text in zip(which, texts, strict=True):
+        words = [word for word, _ in text]
+        if draw.random() < DECOYS:
+            *several, marks = decoys(list(text), draw)
+            found = captions.places(words, marks)
+            row[found >= 0] = found[found >= 0]
+            written.append((several[0], several[1], several[2]))
+        else:
+            written.append((words, words, words))
+    ids = [captions([" ".join(words) for words in column]) for column in zip(*written, strict=True)]
+    return torch.stack(ids).to(DEVICE), which.to(DEVICE)
 
 
 def _described(captions: Captions, texts: Sequence[Words]) -> Tensor:
