@@ -227,7 +227,7 @@ def test_alignment_is_the_references(x, y):
 
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=9), words.filter(len))
 def test_refinement_has_the_references_mapper(x, y):
-    """M0[:, A] · a + M1 · (1 − a) for start and words; padding is spread so that its mass is kept."""
+    """M0[:, A] · a + M1 · (1 − a) for start and words; padding is spread, its mass kept."""
     controller = plan(
         " ".join(x), [(Refine(" ".join(y), inject_swapped=False, schedule=ALWAYS),)], reader()
     )
@@ -242,7 +242,7 @@ def test_refinement_has_the_references_mapper(x, y):
 
 @pytest.mark.parametrize(("cross_end", "step"), [(0.8, 10), (0.8, 41), (0.3, 14), (0.3, 16)])
 def test_replacement_and_equalizer_are_the_references(cross_end, step):
-    """attn_new · α + (1 − α) · attn, α the table of 50 steps, attn_new = M0 · mapper · equalizer."""
+    """attn_new · α + (1 − α) · attn, attn_new = M0 · mapper · equalizer, α as in 50 steps."""
     swap = WordSwap("cat", "dog", schedule=Schedule(Window(0, cross_end)))
     weight = Reweight((("fluffy", 4.0), ("dog", 0.5)))
     ours, maps, v, controller = edited_outputs([(swap, weight)], step / 50)
@@ -307,9 +307,9 @@ def test_tokens_inside_changed_words_are_aligned():
     branch = controller.branches[0]
     # a | sno wma n   →   a | sno wbo ard
     assert torch.equal(branch.carried[2:5, 2:5], torch.eye(3))
-    shared = plan(
-        "a snowman", [(Refine("a snobxxx"),)], reader(chunks_of_three)
-    ).branches[0]  # sno wma n → sno bxx x
+    shared = plan("a snowman", [(Refine("a snobxxx"),)], reader(chunks_of_three)).branches[
+        0
+    ]  # sno wma n → sno bxx x
     assert shared.carried[2, 2] == 1
     unequal = plan("a snowman", [(Refine("a snob"),)], reader(chunks_of_three)).branches[0]
     assert unequal.carried[2, 2] == 1  # sno kept
@@ -321,7 +321,9 @@ def test_wrong_chains_are_refused():
     for chain in ((local,), (swap, local, local)):
         with pytest.raises(ValueError, match="chain of edits with at most one local blend"):
             plan(SOURCE, [chain], reader())
-    with pytest.raises(ValueError, match=r"'tree' is not in the prompt .* Its words are: a, fluffy"):
+    with pytest.raises(
+        ValueError, match=r"'tree' is not in the prompt .* Its words are: a, fluffy"
+    ):
         plan(SOURCE, [(swap, LocalBlend(("tree",)))], reader())
     with pytest.raises(ValueError, match=r"'cat' is not in the prompt 'a fluffy dog"):
         plan(SOURCE, [(swap, Reweight((("cat", 2.0),)))], reader())

@@ -1,0 +1,170 @@
+"""Refine, reweight, windows of single words and many edits at once, whole runs on the host.
+
+Against explicit attention maps, edited as the paper writes it.
+"""
+
+import comfy.sample
+import pytest
+import torch
+from runs import PROMPT, Settings, relative
+
+from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
+from p2p_core.hosts.comfyui.attention import cross_attention_blocks
+from p2p_core.hosts.comfyui.conditioning import build_controller
+from p2p_core.schedules import Schedule, Window
+
+TOLERANCE = 1e-5
+ACROSS_BATCHES = 5e-5
+NO_SELF = SelfInjection(Window(0, 0))
+SETTINGS = Settings(steps=5)
+
+
+def explicit_maps(q, k, heads):
+    q, k = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k))
+    return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
+
+
+def oracle(demo, latent, texts, edit):
+    """Source and edited row; `edit(source map, edited map, step)` gives the edited row's map."""
+
+    def attn2(q, k, v, extra):
+        heads = extra["n_heads"]
+        maps = explicit_maps(q, k, heads)
+        step = int((extra["sample_sigmas"] - extra["sigmas"][0]).abs().argmin())
+        row = extra["cond_or_uncond"].index(0) * 2
+        maps[row + 1] = edit(maps[row].clone(), maps[row + 1].clone(), step)
+        out = maps @ v.view(*v.shape[:2], heads, -1).transpose(1, 2)
+        return out.transpose(1, 2).flatten(2)
+
+    model = demo.model.clone()
+    for block in cross_attention_blocks(model):
+        model.set_model_attn2_replace(attn2, *block)
+    noise = comfy.sample.prepare_noise(latent["samples"], SETTINGS.seed).repeat(2, 1, 1, 1)
+    positive = [[torch.cat([demo.encode(text)[0][0] for text in texts]), {}]]
+    return comfy.sample.sample(
+        model,
+        noise,
+        SETTINGS.steps,
+        SETTINGS.cfg,
+        "euler",
+        "normal",
+        positive,
+        demo.encode(""),
+        latent["samples"].repeat(2, 1, 1, 1),
+        disable_pbar=True,
+        seed=SETTINGS.seed,
+    )
+
+
+def agrees(result, expected):
+    assert relative(result[0], expected[:1]) <= TOLERANCE
+    assert relative(result[1], expected[1:]) <= TOLERANCE
+
+
+def test_reweight_alone(demo, p2p, latent):
+    """a red circle on the grass: tokens 1 to 6."""
+
+    def edit(source, edited, step):
+        source[..., 2] *= 2.5
+        source[..., 6] *= -1.5
+        return source
+
+    chain = (Reweight((("red", 2.5), ("grass", -1.5)), self_injection=NO_SELF),)
+    agrees(p2p([chain], latent, SETTINGS), oracle(demo, latent, [PROMPT, PROMPT], edit))
+
+
+def test_refine_then_reweight_with_the_injections_window(demo, p2p, latent):
+    text = "a big red circle on the grass"
+
+    def edit(source, edited, step):
+        if step >= 3:
+            return edited
+        new = torch.cat([source[..., :2], edited[..., 2:3], source[..., 2:7]], dim=-1)
+        new[..., 2] *= 2.0
+        rest = mapping(demo, text)
+        return torch.cat([new, (source @ rest)[..., 8:]], dim=-1)
+
+    chain = (
+        Refine(text, schedule=Schedule(Window(0, 0.6)), self_injection=NO_SELF),
+        Reweight((("big", 2.0),)),
+    )
+    agrees(p2p([chain], latent, SETTINGS), oracle(demo, latent, [PROMPT, text], edit))
+
+
+def mapping(demo, text):
+    (branch,) = build_controller(demo.clip, PROMPT, [(Refine(text),)]).controller.branches
+    return branch.carried
+
+
+def test_one_words_attention_alone(demo, p2p, latent):
+    """ "circle: 0-1", everything else never: the paper's figure 5."""
+
+    def edit(source, edited, step):
+        edited[..., 3] = source[..., 3]
+        return edited
+
+    schedule = Schedule(Window(0, 0), (("circle", Window()),))
+    chain = (WordSwap("red", "blue", schedule=schedule, self_injection=NO_SELF),)
+    texts = [PROMPT, PROMPT.replace("red", "blue")]
+    agrees(p2p([chain], latent, SETTINGS), oracle(demo, latent, texts, edit))
+
+
+def test_a_soft_end(demo, p2p, latent):
+    """A fade over the second half: α = 1, 1, 1, 0.8, 0.4 in five steps."""
+
+    def edit(source, edited, step):
+        alpha = min(1.0, (1 - step / 5) / 0.5)
+        return alpha * source + (1 - alpha) * edited
+
+    schedule = Schedule(Window(0, 1, fade=0.5))
+    chain = (WordSwap("circle", "star", schedule=schedule, self_injection=NO_SELF),)
+    texts = [PROMPT, PROMPT.replace("circle", "star")]
+    agrees(p2p([chain], latent, SETTINGS), oracle(demo, latent, texts, edit))
+
+
+def test_eight_edits_of_two_sources_are_as_each_by_itself(p2p):
+    chains = [
+        (WordSwap("circle", "star"),),
+        (WordSwap("red", "blue"), Reweight((("blue", 2.0),))),
+        (Refine("a red circle and a blue star on the grass"),),
+        (Refine("a circle on grass", inject_swapped=False),),
+        (Reweight((("grass", 0.0),)),),
+        (WordSwap("grass", "sand"),),
+        (Refine("a red circle on the grass" + " at night" * 40),),
+        (WordSwap("red", ""),),
+    ]
+    latent = {"samples": torch.zeros(2, 4, 16, 16)}
+    source, edited = p2p(chains, latent, SETTINGS)
+    for n, chain in enumerate(chains):
+        one, alone = p2p([chain], latent, SETTINGS)
+        assert relative(one, source) <= ACROSS_BATCHES
+        assert relative(alone, edited[2 * n : 2 * n + 2]) <= ACROSS_BATCHES
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm_2", "dpmpp_2s_ancestral", "uni_pc"])
+def test_windows_are_where_they_are_however_often_a_sampler_calls(sampler, p2p, latent):
+    """A window over the whole run and two that meet in its middle do the same."""
+    settings = Settings(sampler_name=sampler, steps=6)
+
+    def run(*windows):
+        chain = tuple(
+            Reweight((("red", 3.0),), Schedule(window), SelfInjection(Window(0, 1)))
+            for window in windows
+        )
+        return p2p([chain], latent, settings)[1]
+
+    whole, halves = run(Window()), run(Window(0, 0.5), Window(0.5, 1))
+    assert relative(halves, whole) <= TOLERANCE
+    assert relative(run(Window(0, 0.5)), whole) > 1e-3
+
+
+def test_denoise_below_one_has_windows_of_its_own_steps(p2p, stock, demo):
+    image = stock(PROMPT, {"samples": torch.zeros(1, 4, 16, 16)}, SETTINGS)
+    settings = Settings(steps=4, denoise=0.5)
+    swap = WordSwap("circle", "star", schedule=Schedule(Window(0, 0.5)), self_injection=NO_SELF)
+    never = WordSwap("circle", "star", schedule=Schedule(Window(0, 0)), self_injection=NO_SELF)
+    late = WordSwap("circle", "star", schedule=Schedule(Window(0.5, 1)), self_injection=NO_SELF)
+    _, edited = p2p([(swap,), (never,), (late,)], {"samples": image}, settings)
+    assert relative(edited[:1], edited[1:2]) > 1e-4
+    assert relative(edited[2:], edited[1:2]) > 1e-5
+    assert relative(edited[:1], edited[2:]) > 1e-5

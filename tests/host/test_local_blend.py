@@ -1,0 +1,231 @@
+"""Local blend inside the host's samplers, and maps that are only looked at."""
+
+import comfy.model_patcher
+import comfy.samplers
+import pytest
+import torch
+import torch.nn.functional as F
+from runs import PROMPT, Settings, relative
+
+from p2p_core.edits import SelfInjection, WordSwap
+from p2p_core.hosts.comfyui.attention import cross_attention_blocks, cross_attention_sides
+from p2p_core.hosts.comfyui.conditioning import build_controller
+from p2p_core.hosts.comfyui.sampling import sample
+from p2p_core.hosts.comfyui.viewing import Run, look
+from p2p_core.local_blend import LocalBlend
+from p2p_core.schedules import Schedule, Window
+
+TOLERANCE = 1e-5
+SAMPLERS = [n for n in comfy.samplers.KSampler.SAMPLERS if not n.endswith("_gpu")]
+SETTINGS = Settings(steps=6)
+SWAP = WordSwap(
+    "circle", "star", schedule=Schedule(Window(0, 0.5)), self_injection=SelfInjection(Window(0, 0))
+)
+WORDS = LocalBlend(("circle",), ("star",))
+
+
+@pytest.fixture
+def blended(demo, latent):
+    def run(local, settings=SETTINGS, **more):
+        encoded = build_controller(demo.clip, PROMPT, [(SWAP, local)])
+        options = {"negative": demo.encode(""), "latent": latent, **vars(settings), **more}
+        return sample(demo.model, encoded, **options)
+
+    return run
+
+
+def explicit_loop(demo, latent, start, threshold=0.3):
+    """Euler, maps made in the open and edited, the latent blended after each step."""
+    total, model = {"maps": 0}, demo.model.clone()
+
+    def attn2(q, k, v, extra):
+        q, k, v = (x.view(*x.shape[:2], extra["n_heads"], -1).transpose(1, 2) for x in (q, k, v))
+        maps = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
+        row = extra["cond_or_uncond"].index(0) * 2
+        if int((extra["sample_sigmas"] - extra["sigmas"][0]).abs().argmin()) < 3:
+            maps[row + 1] = maps[row]
+        if q.shape[2] == 256:
+            word = maps[row : row + 2, :, :, 3].mean(1)  # circle and star are token 3
+            total["maps"] = total["maps"] + word.view(2, 1, 16, 16)
+        return (maps @ v).transpose(1, 2).flatten(2)
+
+    for block in cross_attention_blocks(model):
+        model.set_model_attn2_replace(attn2, *block)
+
+    def euler(network, noise, sigmas, extra_args=None, callback=None, disable=None):
+        x = noise
+        for i in range(len(sigmas) - 1):
+            denoised = network(x, sigmas[i] * x.new_ones(2), **extra_args)
+            x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+            if (i + 1) / (len(sigmas) - 1) > start:
+                found = F.max_pool2d(total["maps"], 3, 1, 1)
+                mask = (found / found.amax((2, 3), keepdim=True) > threshold).float()
+                total["mask"] = torch.maximum(mask[:1], mask[1:])
+                x = x[:1] + total["mask"] * (x - x[:1])
+        return x
+
+    guider = comfy.samplers.CFGGuider(model)
+    texts = (PROMPT, PROMPT.replace("circle", "star"))
+    positive = torch.cat([demo.encode(text)[0][0] for text in texts])
+    guider.set_conds([[positive, {}]], demo.encode(""))
+    guider.set_cfg(SETTINGS.cfg)
+    stock = comfy.samplers.KSampler(demo.model, 6, "cpu", "euler", "normal", 1.0)
+    noise = comfy.sample.prepare_noise(latent["samples"], SETTINGS.seed).repeat(2, 1, 1, 1)
+    x = guider.sample(
+        noise,
+        latent["samples"].repeat(2, 1, 1, 1),
+        comfy.samplers.KSAMPLER(euler),
+        stock.sigmas,
+        disable_pbar=True,
+        seed=0,
+    )
+    return x, total["mask"][:, 0]
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_euler_is_the_explicit_loop(start, demo, blended, latent):
+    result = blended(LocalBlend(("circle",), ("star",), start=start))
+    expected, mask = explicit_loop(demo, latent, start)
+    assert 0 < mask.mean() < 1
+    assert torch.equal(result.masks, mask)
+    assert relative(result.source["samples"], expected[:1]) <= TOLERANCE
+    assert relative(result.edited["samples"], expected[1:]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_outside_the_mask_every_samplers_edit_is_the_source(sampler, blended):
+    result = blended(WORDS, Settings(steps=6, sampler_name=sampler))
+    source, edited = result.source["samples"], result.edited["samples"]
+    outside = (result.masks == 0)[:, None].expand_as(source)
+    assert outside.any()
+    assert not outside.all()
+    assert (edited - source)[outside].abs().max() <= 1e-5 * source.abs().max()
+    assert relative(edited, source) > 1e-3
+
+
+def test_a_mask_of_ones_changes_nothing_and_one_of_zeros_everything(demo, blended, latent):
+    full = blended(LocalBlend(user_mask=torch.ones(1, 64, 64)))
+    plain = sample(
+        demo.model,
+        build_controller(demo.clip, PROMPT, [(SWAP,)]),
+        negative=demo.encode(""),
+        latent=latent,
+        **vars(SETTINGS),
+    )
+    assert relative(full.edited["samples"], plain.edited["samples"]) <= TOLERANCE
+    none = blended(LocalBlend(user_mask=torch.zeros(1, 64, 64)))
+    assert relative(none.edited["samples"], none.source["samples"]) <= TOLERANCE
+    assert torch.equal(plain.masks, torch.ones(1, 16, 16))
+
+
+def test_a_users_mask_joins_the_words(blended):
+    left = torch.zeros(1, 16, 16)
+    left[..., :8] = 1
+    words = blended(WORDS).masks
+    both = blended(LocalBlend(("circle",), ("star",), user_mask=left)).masks
+    either = blended(LocalBlend(("circle",), ("star",), user_mask=left, join="union")).masks
+    assert both[..., 8:].sum() == 0
+    assert (both <= left).all()
+    assert (either >= left).all()
+    assert words.shape == both.shape == either.shape == (1, 16, 16)
+
+
+def test_the_background_of_another_image(demo, blended, stock, latent):
+    """Outside the mask the edited image ends as the image that was given (figure 12)."""
+    other = stock("a blue square on sand", latent, Settings(seed=9))
+    result = blended(LocalBlend(("circle",), ("star",), start=0.0, background=other))
+    outside = (result.masks == 0)[:, None].expand_as(other)
+    assert outside.any()
+    assert (result.edited["samples"] - other)[outside].abs().max() <= 1e-5 * other.abs().max()
+    with pytest.raises(ValueError, match="Expected a background latent of shape"):
+        blended(LocalBlend(("circle",), background=torch.zeros(1, 4, 8, 8)))
+
+
+def test_with_an_inpainting_mask(demo, stock, latent, blended):
+    """Nothing changes where the noise mask is 0; the blend acts where it is 1."""
+    image = stock(PROMPT, latent, SETTINGS)
+    mask = torch.zeros(1, 128, 128)
+    mask[..., 64:] = 1
+    result = blended(WORDS, latent={"samples": image, "noise_mask": mask})
+    kept = result.edited["samples"][..., :7] - image[..., :7]
+    assert kept.abs().max() <= 1e-4 * image.abs().max()
+    outside = (result.masks == 0)[:, None].expand_as(image)
+    difference = (result.edited["samples"] - result.source["samples"])[outside]
+    assert difference.abs().max() <= 1e-5 * image.abs().max()
+
+
+def test_a_sampler_without_a_function_of_its_own(demo):
+    from p2p_core.hosts.comfyui.sampling import EditGuider
+
+    class Own(comfy.samplers.Sampler):
+        pass
+
+    encoded = build_controller(demo.clip, PROMPT, [(SWAP, WORDS)])
+    guider = comfy.samplers.CFGGuider(demo.model)
+    guider.set_conds(encoded.conditioning, demo.encode(""))
+    zeros = torch.zeros(1, 4, 16, 16)
+    with pytest.raises(
+        ValueError, match="one of ComfyUI's own samplers for a local blend, got Own"
+    ):
+        EditGuider(guider, encoded).sample(zeros, zeros, Own(), torch.tensor([2.0, 0.0]))
+
+
+def test_sides_of_the_demo_models_layers(demo, blended):
+    assert cross_attention_sides(demo.model) == (1.0, 0.5, 0.25)
+    with pytest.raises(ValueError, match=r"one of 1, 0.5, 0.25 times the latent's, got 0.125"):
+        blended(LocalBlend(("circle",), resolution=0.125))
+
+
+def test_maps_that_are_looked_at_are_the_softmaxs(demo, latent):
+    """The mean over heads and layers of the full-size cross-attention, every word, every step."""
+    encoded = build_controller(demo.clip, PROMPT, [(SWAP,)])
+    settings = {"negative": demo.encode(""), **vars(SETTINGS)}
+    run = Run.of(demo.model, encoded, latent, **settings)
+    seen = {(one.row, one.word): one for one in look(run, ["star", "grass"], None, Window())}
+    assert set(seen) == {(0, "grass"), (1, "star"), (1, "grass")}
+    maps: dict[float, list] = {}
+
+    def attn2(q, k, v, extra):
+        q, k, v = (x.view(*x.shape[:2], extra["n_heads"], -1).transpose(1, 2) for x in (q, k, v))
+        found = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
+        if q.shape[2] == 256 and 0 in extra["cond_or_uncond"]:
+            row = extra["cond_or_uncond"].index(0)
+            maps.setdefault(float(extra["sigmas"][0]), []).append(found[row, :, :, 6].mean(0))
+        return (found @ v).transpose(1, 2).flatten(2)
+
+    model = demo.model.clone()
+    for block in cross_attention_blocks(model):
+        model.set_model_attn2_replace(attn2, *block)
+    noise = comfy.sample.prepare_noise(latent["samples"], SETTINGS.seed)
+    comfy.sample.sample(
+        model,
+        noise,
+        6,
+        3.0,
+        "euler",
+        "normal",
+        demo.encode(PROMPT),
+        demo.encode(""),
+        latent["samples"],
+        disable_pbar=True,
+        seed=0,
+    )
+    steps = torch.stack([torch.stack(maps[s]).mean(0).view(16, 16) for s in sorted(maps)[::-1]])
+    grass = seen[0, "grass"]
+    assert relative(grass.steps, steps) <= TOLERANCE
+    assert relative(grass.mean, steps.mean(0)) <= TOLERANCE
+    first = {one.word: one for one in look(run, ["grass"], 1.0, Window(0, 0.5)) if one.row == 0}
+    assert relative(first["grass"].mean, steps[:3].mean(0)) <= TOLERANCE
+
+
+def test_looking_changes_nothing_and_wrong_words_are_named(demo, latent):
+    encoded = build_controller(demo.clip, PROMPT, [(SWAP,)])
+    run = Run.of(demo.model, encoded, latent, negative=demo.encode(""), **vars(SETTINGS))
+    before = run.sample().edited["samples"]
+    everything = look(run, [], None, Window())
+    assert len(everything) == 12  # six words of each prompt
+    assert torch.equal(run.sample().edited["samples"], before)
+    with pytest.raises(ValueError, match=r"'tree' is in none of the prompts 'a red circle"):
+        look(run, ["tree"], None, Window())
+    with pytest.raises(ValueError, match="Choose another resolution or window"):
+        look(run, [], None, Window(0.01, 0.02))
