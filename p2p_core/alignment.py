@@ -106,7 +106,8 @@ def matching(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, in
 def revise(draft: Draft, text: str, edit: int) -> Draft:
     """Turn the present text into `text`, in the name of `edit`, words that both have being kept.
 
-    Paper section 4, prompt refinement: the alignment of two prompts.
+    A word that differs in case alone is written anew, but `align` keeps it. Paper section 4, prompt
+    refinement: the alignment of two prompts.
     """
     old, new = find_words(draft.text), find_words(text)
     pairs = matching([w[0].casefold() for w in old], [w[0].casefold() for w in new])
@@ -114,9 +115,10 @@ def revise(draft: Draft, text: str, edit: int) -> Draft:
     for (i, j), (after_i, after_j) in reversed(list(pairwise(ends))):
         start, end = _between(old, i, after_i, len(draft.text))
         written = text[slice(*_between(new, j, after_j, len(text)))]
-        changed = after_i - i > 1 or after_j - j > 1
-        if changed or written.strip() != draft.text[start:end].strip():
+        if written != draft.text[start:end]:
             draft = draft.replace(start, end, written, edit)
+        if i >= 0 and new[j][0] != old[i][0]:
+            draft = draft.replace(old[i][1], old[i][2], new[j][0], edit)
     return draft
 
 
@@ -146,19 +148,19 @@ class Span:
     @property
     def kind(self) -> str:
         """One of kept, swapped, inserted and deleted."""
-        if self.edit is None:
-            return "kept"
-        return (
-            "swapped" if self.source and self.edited else "inserted" if self.edited else "deleted"
-        )
+        if self.source and self.edited:
+            return "kept" if self.edit is None else "swapped"
+        return "inserted" if self.edited else "deleted"
 
 
 def align(
     draft: Draft, source: Prompt, edited: Prompt, tokenwise: Collection[int] = ()
 ) -> tuple[Span, ...]:
-    """Spans in order, covering every word of both prompts; words of kept text one by one.
+    """Spans in order, covering every word of both prompts; kept words one by one.
 
-    `tokenwise` are the edits inside whose spans tokens are aligned too.
+    Kept are the words of text that no edit wrote. `tokenwise` are the edits that were given the
+    whole text: what they wrote keeps words too, those that differ in case alone, and their other
+    words are aligned token by token.
     """
     ends_source = [piece.end for piece in draft.pieces]
     ends_edited = list(accumulate(len(piece.text) for piece in draft.pieces))
@@ -170,13 +172,19 @@ def align(
             i += 1
         while j < len(edited.words) and edited.words[j].start < end_edited:
             j += 1
-        if piece.edit is None and i - i0 == j - j0:
-            spans += [
-                Span(range(i0 + n, i0 + n + 1), range(j0 + n, j0 + n + 1), None)
-                for n in range(i - i0)
-            ]
-        elif i > i0 or j > j0:
-            spans.append(Span(range(i0, i), range(j0, j), piece.edit, piece.edit in tokenwise))
+        keeps = piece.edit is None or piece.edit in tokenwise
+        pairs = matching(
+            [word.text.casefold() for word in source.words[i0:i] if keeps],
+            [word.text.casefold() for word in edited.words[j0:j] if keeps],
+        )
+        for (m, n), (p, q) in pairwise([(-1, -1), *pairs, (i - i0, j - j0)]):
+            if m >= 0:
+                spans.append(Span(range(i0 + m, i0 + m + 1), range(j0 + n, j0 + n + 1), None))
+            if p - m > 1 or q - n > 1:
+                source_words, edited_words = range(i0 + m + 1, i0 + p), range(j0 + n + 1, j0 + q)
+                spans.append(
+                    Span(source_words, edited_words, piece.edit, piece.edit in tokenwise)
+                )
     return tuple(spans)
 
 
@@ -203,8 +211,8 @@ def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
     To be used as M_src @ mapper. Spans of equally many tokens map one to one; otherwise every
     edited token gets the sum of the source span's columns divided by the number of edited tokens.
     In a tokenwise span that holds for the runs of tokens between those that both sides have.
-    Special tokens map to their like: start to start, end to end, padding to padding, its mass kept.
-    A column of zeros belongs to an inserted token.
+    Special tokens map to their like, mass kept: start to start, end to end, padding to padding, or
+    to the end where one side has no padding. A column of zeros belongs to an inserted token.
     """
     matrix = torch.zeros(source.length, edited.length)
     for span in spans:
@@ -213,8 +221,13 @@ def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
                 matrix[rows, columns] = 1.0
             elif rows and columns:
                 matrix[torch.tensor(rows)[:, None], torch.tensor(columns)] = 1.0 / len(columns)
-    for rows, columns in zip(_special_blocks(source), _special_blocks(edited), strict=True):
-        _spread(matrix, rows, columns)
+    (start, end, padding), (to_start, to_end, to_padding) = map(_special_blocks, (source, edited))
+    _spread(matrix, start, to_start)
+    if padding and to_padding:
+        _spread(matrix, end, to_end)
+        _spread(matrix, padding, to_padding)
+    else:
+        _spread(matrix, sorted(end + padding), sorted(to_end + to_padding))
     return matrix
 
 
@@ -234,19 +247,21 @@ def _token_runs(source: Prompt, edited: Prompt, span: Span) -> list[tuple[list[i
     return runs
 
 
-def _special_blocks(prompt: Prompt) -> list[list[int]]:
-    """Positions of the special tokens, in four blocks.
+def _special_blocks(prompt: Prompt) -> tuple[list[int], list[int], list[int]]:
+    """Positions of the special tokens of all chunks: start tokens, end tokens, padding.
 
-    Before the words, between them (chunk ends), the end token, padding.
+    A chunk begins with as many start tokens as stand before the first word, and one end token
+    follows its words.
     """
-    words = sorted(t for word in prompt.words for t in word.tokens)
-    taken = set(words)
-    special = [t for t in range(prompt.length) if t not in taken]
-    first, last = (words[0], words[-1]) if words else (1, 0)
-    before = [t for t in special if t < first]
-    between = [t for t in special if first < t < last]
-    after = [t for t in special if t > last and t >= first]
-    return [before, between, after[:1], after[1:]]
+    taken = sorted(t for word in prompt.words for t in word.tokens) or [0]
+    first = taken[0]
+    starts, ends, padding = list(range(first)), list[int](), list[int]()
+    for a, b in pairwise([*taken, prompt.length + first]):
+        starts += range(max(a + 1, b - first), min(b, prompt.length))
+        rest = range(a + 1, b - first)
+        ends += rest[:1]
+        padding += rest[1:]
+    return starts, ends, padding
 
 
 def _spread(matrix: Tensor, rows: list[int], columns: list[int]) -> None:

@@ -73,3 +73,13 @@ def test_bad_reach_is_refused(reach):
 def test_nan_window_is_refused():
     with pytest.raises(ValueError, match="within 0 and 1"):
         Window(float("nan"), 1.0)
+
+
+def test_a_faded_window_lets_go_before_its_end_and_rises_after_a_late_start():
+    late = Window(0.2, 0.8, fade=0.2)
+    weights = [late.weight(p) for p in (0.1, 0.2, 0.3, 0.5, 0.7, 0.79, 0.8)]
+    assert weights == pytest.approx([0, 0, 0.5, 1, 0.5, 0.05, 0])
+    assert Window(0, 1, fade=1).weight(0.25) == pytest.approx(0.75)
+    assert Window(0, 0.5, fade=0.1).weight(0.0) == 1.0
+    with pytest.raises(ValueError, match=r"a fade within 0 and 1, got 1\.5"):
+        Window(0, 1, fade=1.5)

@@ -1,0 +1,144 @@
+"""Word maps, masks made of them, and drawings."""
+
+import pytest
+import torch
+
+from p2p_core.attention_maps import Seen, WordMaps, word_maps
+from p2p_core.drawing import draw, per_row
+from p2p_core.local_blend import LocalBlend, blend, chosen_side
+from p2p_core.schedules import Window
+
+ROWS, PIXELS, TOKENS, HEADS, WIDTH = 2, 12, 7, 2, 3
+
+
+def attention(q, k, v):
+    q, k, v = (x.view(*x.shape[:2], HEADS, -1).transpose(1, 2) for x in (q, k, v))
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    return out.transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("looks", [1, 3, 8])
+def test_word_maps_are_the_softmax_summed_over_tokens_and_meaned_over_heads(looks):
+    """Also where there are more looks than a head has channels."""
+    generator = torch.Generator().manual_seed(0)
+    size = HEADS * WIDTH
+    q = torch.randn(ROWS, PIXELS, size, generator=generator, dtype=torch.float64)
+    k = torch.randn(ROWS, TOKENS, size, generator=generator, dtype=torch.float64)
+    columns = (torch.rand(ROWS, looks, TOKENS, generator=generator) > 0.5).double()
+    heads = [x.view(ROWS, -1, HEADS, WIDTH).transpose(1, 2) for x in (q, k)]
+    maps = torch.softmax(heads[0] @ heads[1].mT / WIDTH**0.5, dim=-1).mean(1)
+    expected = torch.einsum("rpt,rlt->rlp", maps, columns)
+    assert torch.allclose(word_maps(attention, q, k, columns, HEADS), expected, atol=1e-12)
+
+
+def test_means_over_layers_and_the_steps_of_a_window():
+    maps = WordMaps(torch.zeros(1, 1, 3), by_step=True)
+    for progress, value in ((0.0, 1.0), (0.0, 3.0), (0.5, 8.0)):
+        maps.add(torch.full((1, 1, 6), value), 2, 3, progress)
+    assert maps.mean().shape == (1, 1, 2, 3)
+    assert maps.mean().unique().tolist() == [4.0]
+    assert maps.mean(Window(0, 0.5)).unique().tolist() == [2.0]
+    with pytest.raises(ValueError, match="Choose another resolution or window"):
+        maps.mean(Window(0.1, 0.2))
+
+
+def seen(row, word, value=1.0):
+    return Seen(row, word, torch.full((4, 6), value), torch.rand(20, 4, 6))
+
+
+def test_drawings_have_the_images_size_and_the_word_on_them():
+    image = torch.rand(64, 96, 3)
+    drawings = draw([seen(0, "cat"), seen(1, "dog"), seen(0, "sky")], [image, None])
+    assert drawings.heatmaps.shape == (3, 64, 96, 3)
+    assert drawings.maps.shape == (3, 4, 6)
+    assert drawings.steps.shape == (3, 64, 8 * 96, 3)
+    assert drawings.heatmaps.min() >= 0
+    assert drawings.heatmaps.max() <= 1
+    bar, below = drawings.heatmaps[:, :12], drawings.heatmaps[:, 20:]
+    assert torch.allclose(below[0], image[20:], atol=1 / 255)  # a map of ones darkens nothing
+    assert not torch.equal(bar[0], bar[2])  # the same image and map, another word
+    assert torch.equal(below[0], below[2])
+
+
+def test_without_images_maps_are_drawn_large_enough_to_see():
+    assert draw([seen(0, "cat")], [None]).heatmaps.shape == (1, 256, 384, 3)
+
+
+def test_wrong_images():
+    with pytest.raises(ValueError, match="Expected 2 edited images, got 3"):
+        per_row(torch.rand(3, 8, 8, 3), 2, "edited")
+    with pytest.raises(ValueError, match="images of one size"):
+        draw([seen(0, "cat")], [torch.rand(8, 8, 3), torch.rand(9, 8, 3)])
+
+
+def masked(size=(8, 8), **options):
+    """The mask of a word map that falls from 1 at the left to 0 at the right."""
+    ramp = torch.linspace(1, 0, 8).expand(1, 8, 8)
+    flat = torch.zeros(1, 8, 8)
+    return LocalBlend(edited_words=("cat",), **options).mask(flat, ramp, flat, torch.Size(size))
+
+
+def test_thresholds_softness_and_growth():
+    hard = masked(threshold=0.5)
+    assert set(hard.unique().tolist()) == {0.0, 1.0}
+    assert masked(threshold=0.8).sum() < hard.sum() < masked(threshold=0.2).sum()
+    assert masked(threshold=0.5, grow=2).sum() == hard.sum() + 2 * 8
+    soft = masked(threshold=0.5, softness=0.5)
+    assert ((soft > 0) & (soft < 1)).any()
+    assert (soft.diff(dim=-1) <= 0).all()
+    assert masked(size=(16, 24), threshold=0.5).shape == (1, 16, 24)
+
+
+def test_subtracted_words_are_taken_out():
+    ramp = torch.linspace(1, 0, 8).expand(1, 8, 8)
+    wanted = LocalBlend(edited_words=("cat",), subtract_words=("hat",), threshold=0.3)
+    mask = wanted.mask(ramp, torch.ones(1, 8, 8), ramp, torch.Size((8, 8)))
+    assert mask[0, 0].tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+
+
+def test_a_map_of_nothing_is_an_empty_mask():
+    """The authors' code divides 0 by 0 here."""
+    nothing = torch.zeros(1, 8, 8)
+    wanted = LocalBlend(source_words=("cat",))
+    assert wanted.mask(nothing, nothing, nothing, torch.Size((8, 8))).sum() == 0
+
+
+def test_blending_is_linear_in_the_mask():
+    a, b = torch.rand(2, 4, 8, 8), torch.rand(2, 4, 8, 8)
+    assert torch.equal(blend(a, b, torch.zeros(2, 8, 8)), b)
+    assert torch.allclose(blend(a, b, torch.ones(2, 8, 8)), a)
+    assert torch.allclose(blend(a, b, torch.full((2, 8, 8), 0.25)), 0.25 * a + 0.75 * b)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 1.5}, "a threshold within 0 and 1, got 1.5"),
+        ({"start": -0.1}, "a start within 0 and 1"),
+        ({"softness": 2}, "a softness within 0 and 1"),
+        ({"grow": -1}, "0 or more latent cells, got -1"),
+        ({"join": "xor"}, "union or intersection, got 'xor'"),
+    ],
+)
+def test_wrong_numbers(options, message):
+    with pytest.raises(ValueError, match=message):
+        LocalBlend(source_words=("cat",), **options)
+
+
+def test_a_blend_of_nothing_and_too_many_masks():
+    with pytest.raises(ValueError, match="words or a mask to blend by, got neither"):
+        LocalBlend()
+    zeros = torch.zeros(2, 8, 8)
+    with pytest.raises(ValueError, match=r"one mask or 2 \(one for each source image\), got 3"):
+        LocalBlend(user_mask=torch.ones(3, 4, 4)).mask(zeros, zeros, zeros, torch.Size((8, 8)))
+
+
+def test_layers_are_chosen_by_what_a_map_needs():
+    """SD1.x at 512 pixels: 16×16; SDXL at 1024: 32×32; the demo model at 128: 16×16."""
+    assert chosen_side((1.0, 0.5, 0.25, 0.125), 64, None) == 0.25
+    assert chosen_side((0.5, 0.25), 128, None) == 0.25
+    assert chosen_side((1.0, 0.5, 0.25), 16, None) == 1.0
+    assert chosen_side((0.5, 0.25), 16, None) == 0.5
+    assert chosen_side((0.5, 0.25), 16, 0.25) == 0.25
+    with pytest.raises(ValueError, match=r"one of 0.5, 0.25 times the latent's, got 1"):
+        chosen_side((0.5, 0.25), 16, 1.0)
