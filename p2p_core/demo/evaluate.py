@@ -43,8 +43,8 @@ from .sheet import grid
 STEPS = 30
 CFG = 3.0
 BATCH = 32
-MAP_THRESHOLD = 0.4
-"""A word's map, divided by its maximum, is the word's region above this."""
+MAP_THRESHOLD = 0.3
+"""A word's map, divided by its maximum, is the word's region above this, as in local blend."""
 
 
 @dataclass(frozen=True)

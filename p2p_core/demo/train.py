@@ -445,9 +445,9 @@ def main() -> None:
         "--out", type=Path, default=Path("output/train"), help="where checkpoints and sheets go"
     )
     parser.add_argument("--stage", choices=("all", "autoencoder"), default="all")
-    parser.add_argument("--autoencoder-steps", type=int, default=2000)
+    parser.add_argument("--autoencoder-steps", type=int, default=2500)
     parser.add_argument("--autoencoder-peak", type=float, default=1.5e-3, help="learning rate")
-    parser.add_argument("--generator-steps", type=int, default=6000)
+    parser.add_argument("--generator-steps", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--scenes", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)

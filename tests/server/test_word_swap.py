@@ -16,7 +16,18 @@ from p2p_core.hosts.server import PACK_NAME, PromptFailed, Server
 from p2p_core.hosts.workflow import by_type, to_prompt
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
-NODES = ("P2P_Controller", "P2P_WordSwap", "P2P_KSampler", "P2P_DemoCheckpoint")
+NODES = (
+    "P2P_Controller",
+    "P2P_WordSwap",
+    "P2P_Refine",
+    "P2P_Reweight",
+    "P2P_LocalBlend",
+    "P2P_KSampler",
+    "P2P_KSamplerAdvanced",
+    "P2P_Guider",
+    "P2P_AttentionMaps",
+    "P2P_DemoCheckpoint",
+)
 LEVEL = 1
 """One of 255: what the PNG's rounding can make of two latents that differ by float error."""
 
