@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,15 @@ from scipy.stats import spearmanr
 from .metrics import psnr
 from .pairs import ADDED, FADED, PAIRS, WINDOWS, Pair
 from .recognise import LIGHT, Reading, matches, recognise
-from .scenes import COLOURS
+from .scenes import COLOURS, PITCH, SIZE, Item, pattern_coverage
 from .sheet import grid
 from .studio import Link, Studio
 
 MARGIN = 4
 """Pixels around an object that are not yet background: edges are soft."""
 
-FADER = (-2.0, -1.0, 0.0, 1.0, 2.0)
-"""Factors of the reweighting sheet."""
+FADER = (-2.0, -1.0, -0.5, 0.0, 1.0)
+"""Factors of the reweighting sheet, up to leaving the word alone: there the pattern is whole."""
 
 REFINE_WINDOWS: Mapping[str, float] = {"cross_replace_end": 0.8, "self_replace_end": 0.2}
 FADER_WINDOWS: Mapping[str, float] = {"self_replace_end": 0.2}
@@ -150,7 +151,7 @@ def fader(studio: Studio, seeds: int, seed: int) -> Iterator[Exhibit]:
         ]
         shot = studio.shoot(text, chains, seeds, seed + n)
         for i, source in enumerate(shot["source"]):
-            pattern = [pattern_strength(source, picture) for picture in shot["p2p"][i::seeds]]
+            pattern = [pattern_strength(source, picture, word) for picture in shot["p2p"][i::seeds]]
             correlations.append(float(np.nan_to_num(spearmanr(FADER, pattern).statistic)))
         if n < 4:
             images += [shot["source"][0], *shot["p2p"][::seeds]]
@@ -160,18 +161,28 @@ def fader(studio: Studio, seeds: int, seed: int) -> Iterator[Exhibit]:
     exhibit.sheet = grid(images, captions, columns=1 + len(FADER), heads=("source",), scale=2)
 
 
-def pattern_strength(source: np.ndarray, picture: np.ndarray) -> float:
-    """How much of the pattern's light colour there is where the source's objects are, 0 to 1.
+def pattern_strength(source: np.ndarray, picture: np.ndarray, pattern: str) -> float:
+    """How strongly the source's objects show a pattern in the picture: 1 as rendered, 0 not at all.
 
-    Mean over their pixels of the place between the object's colour, 0, and the light one, 1.
+    The slope of the picture's lightness, from the object's colour, 0, to the pattern's light one,
+    1, over the pattern as rendered, at the shift that fits best; mean over objects.
     """
-    shares: list[float] = []
+    strengths: list[float] = []
     for item in recognise(source).items:
         inside = binary_erosion(item.mask, iterations=2)
         own, light = np.array(COLOURS[item.colour], float), np.array(LIGHT)
-        along = (picture[inside].astype(float) - own) @ (light - own)
-        shares.append(float((along / np.square(light - own).sum()).clip(0, 1).mean()))
-    return float(np.mean(shares)) if shares else 0.0
+        along = (picture.astype(float) - own) @ (light - own) / np.square(light - own).sum()
+        lightness = along[inside].clip(0, 1)
+        drawn = pattern_coverage(Item(item.shape, item.colour, pattern, item.x, item.y, SIZE))
+        if pattern == "dotted":  # what rows of dots share with stripes is no sign of dots
+            drawn = drawn - drawn.mean(axis=1, keepdims=True)
+        slopes: list[float] = []
+        for shift in product(range(-PITCH // 2, PITCH // 2 + 1), repeat=2):
+            template = np.roll(drawn, shift, axis=(0, 1))[inside]
+            spread = template - template.mean()
+            slopes.append(float(spread @ lightness / max(np.square(spread).sum(), 1e-6)))
+        strengths.append(max(slopes))
+    return float(np.mean(strengths)) if strengths else 0.0
 
 
 def one_word(studio: Studio, seed: int) -> Iterator[Exhibit]:

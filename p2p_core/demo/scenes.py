@@ -23,6 +23,9 @@ SIZE = 128
 
 _SUPERSAMPLE = 4
 
+PITCH = 12
+"""Distance of stripes, and nearly of dots, in pixels."""
+
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 38, 42),
     "orange": (246, 138, 22),
@@ -202,7 +205,7 @@ def _pattern_mask(item: Item, mask: Image.Image) -> Image.Image:
     pattern = Image.new("L", mask.size, 0)
     draw = ImageDraw.Draw(pattern)
     x, y, reach = item.x * s, item.y * s, item.radius * s * 1.3
-    pitch = 12 * s
+    pitch = PITCH * s
     count = int(reach // pitch) + 1
     for i in range(-count, count + 1):
         if item.pattern == "striped":
@@ -215,6 +218,16 @@ def _pattern_mask(item: Item, mask: Image.Image) -> Image.Image:
                 cx, cy, r = x + (i + 0.5 * (j % 2)) * pitch * 1.1, y + j * pitch, 3.2 * s
                 draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=255)
     return ImageChops.multiply(pattern, mask)
+
+
+def pattern_coverage(item: Item) -> np.ndarray:
+    """Where the item's pattern would be light if its outline were the whole picture.
+
+    float[SIZE SIZE], 0 to 1.
+    """
+    everywhere = Image.new("L", (SIZE * _SUPERSAMPLE, SIZE * _SUPERSAMPLE), 255)
+    mask = _pattern_mask(item, everywhere).resize((SIZE, SIZE), Image.Resampling.BOX)
+    return np.asarray(mask, dtype=float) / 255
 
 
 def _shade(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
