@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, takewhile
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class Draft:
         """Write `text` over characters `start:end` of the present text, in the name of `edit`.
 
         Text of earlier edits that it touches goes over to it whole: what such a text stands for in
-        the source cannot be divided.
+        the source cannot be divided. So does deleted text, where it is put in its place.
         """
         before: list[Piece] = []
         touched: list[Piece] = []
@@ -55,9 +55,10 @@ class Draft:
         at = 0
         for piece in self.pieces:
             here, at = at, at + len(piece.text)
-            if at <= start:
+            in_place = not piece.text and here == start == end
+            if at <= start and not in_place:
                 before.append(piece)
-            elif here >= end:
+            elif here >= end and not in_place:
                 after.append(piece)
             else:
                 head, tail = max(start - here, 0), min(end - here, len(piece.text))
@@ -114,9 +115,12 @@ def revise(draft: Draft, text: str, edit: int) -> Draft:
     ends = [(-1, -1), *pairs, (len(old), len(new))]
     for (i, j), (after_i, after_j) in reversed(list(pairwise(ends))):
         start, end = _between(old, i, after_i, len(draft.text))
-        written = text[slice(*_between(new, j, after_j, len(text)))]
-        if written != draft.text[start:end]:
-            draft = draft.replace(start, end, written, edit)
+        present, written = draft.text[start:end], text[slice(*_between(new, j, after_j, len(text)))]
+        head = _shared_space(present, written)
+        tail = _shared_space(present[head:][::-1], written[head:][::-1])
+        if written != present:
+            written = written[head : len(written) - tail]
+            draft = draft.replace(start + head, end - tail, written, edit)
         if i >= 0 and new[j][0] != old[i][0]:
             draft = draft.replace(old[i][1], old[i][2], new[j][0], edit)
     return draft
@@ -130,6 +134,12 @@ def _between(
         words[before][2] if before >= 0 else 0,
         words[after][1] if after < len(words) else length,
     )
+
+
+def _shared_space(a: str, b: str) -> int:
+    """How many characters of white space two texts both begin with."""
+    pairs = zip(a, b, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1] and pair[0].isspace(), pairs))
 
 
 @dataclass(frozen=True)
@@ -182,9 +192,7 @@ def align(
                 spans.append(Span(range(i0 + m, i0 + m + 1), range(j0 + n, j0 + n + 1), None))
             if p - m > 1 or q - n > 1:
                 source_words, edited_words = range(i0 + m + 1, i0 + p), range(j0 + n + 1, j0 + q)
-                spans.append(
-                    Span(source_words, edited_words, piece.edit, piece.edit in tokenwise)
-                )
+                spans.append(Span(source_words, edited_words, piece.edit, piece.edit in tokenwise))
     return tuple(spans)
 
 
@@ -248,12 +256,12 @@ def _token_runs(source: Prompt, edited: Prompt, span: Span) -> list[tuple[list[i
 
 
 def _special_blocks(prompt: Prompt) -> tuple[list[int], list[int], list[int]]:
-    """Positions of the special tokens of all chunks: start tokens, end tokens, padding.
+    """Positions of the special tokens of all chunks of a prompt with words: start, end, padding.
 
     A chunk begins with as many start tokens as stand before the first word, and one end token
     follows its words.
     """
-    taken = sorted(t for word in prompt.words for t in word.tokens) or [0]
+    taken = sorted(t for word in prompt.words for t in word.tokens)
     first = taken[0]
     starts, ends, padding = list(range(first)), list[int](), list[int]()
     for a, b in pairwise([*taken, prompt.length + first]):

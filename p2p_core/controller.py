@@ -66,7 +66,7 @@ class Acting:
 
     def alpha(self, progress: float) -> Tensor:
         """How much it acts on each token: float[edited_tokens] in 0–1."""
-        return torch.tensor(self.weights(progress))[self.follows]
+        return torch.tensor(self.weights(progress), dtype=torch.float64)[self.follows]
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class Controller:
         """All that the branches' moments depend on; equal weights, equal moments."""
         return tuple(branch.weights(progress) for branch in self.branches)
 
-    def at(self, progress: float, length: int) -> list[Moment]:
-        """Every branch's moment, its pair made for a batch of `length` tokens.
+    def at(self, progress: float, length: int, dtype: torch.dtype = torch.float32) -> list[Moment]:
+        """Every branch's moment, its pair made for a batch of `length` tokens, in `dtype`.
 
         Raises `ValueError` if `length` is no multiple of the controller's own.
         """
@@ -138,7 +138,8 @@ class Controller:
         for branch in self.branches:
             moment = branch.at(progress)
             source, edited = length // self.source.length, length // branch.edited.length
-            moments.append(Moment(moment.pair.tiled(source, edited), moment.self_reach))
+            pair = moment.pair.tiled(source, edited).to(dtype)
+            moments.append(Moment(pair, moment.self_reach))
         return moments
 
 

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from .alignment import Draft, Span, revise
 from .schedules import Schedule, Window
-from .tokens import Prompt
+from .tokens import Prompt, split_words
 
 
 @dataclass(frozen=True)
 class Pair:
-    """M̂ = M_src · inject + M_edit · diag(keep)."""
+    """M̂ = M_src · inject + M_edit · diag(keep). Made in float64, rounded once for use."""
 
     inject: Tensor
     """float[source_tokens edited_tokens]: carries the source's attention over."""
@@ -32,7 +32,10 @@ class Pair:
     @classmethod
     def untouched(cls, source_tokens: int, edited_tokens: int) -> Pair:
         """The edited branch keeps its own attention."""
-        return cls(torch.zeros(source_tokens, edited_tokens), torch.ones(edited_tokens))
+        return cls(
+            torch.zeros(source_tokens, edited_tokens, dtype=torch.float64),
+            torch.ones(edited_tokens, dtype=torch.float64),
+        )
 
     def holding(self, carried: Tensor, share: Tensor) -> Pair:
         """Hand a share of each token's own attention over to what is carried from the source.
@@ -57,6 +60,10 @@ class Pair:
         copies and leaves the output as it was.
         """
         return Pair(self.inject.repeat(source, edited) / edited, self.keep.repeat(edited))
+
+    def to(self, dtype: torch.dtype) -> Pair:
+        """The same pair, rounded."""
+        return Pair(self.inject.to(dtype), self.keep.to(dtype))
 
 
 @dataclass(frozen=True)
@@ -142,10 +149,16 @@ class WordSwap:
     tokenwise: bool = field(default=False, init=False)
 
     def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
-        """Raises `ValueError` if the words are not in the present text."""
+        """Write the replacement, set apart from words that it would run into.
+
+        Raises `ValueError` if the words are not in the present text.
+        """
         found = present.find(self.words, self.occurrence)
         start, end = present.words[found[0]].start, present.words[found[-1]].end
-        return draft.replace(start, end, self.replacement.strip(), index)
+        before, after = present.text[:start], present.text[end:]
+        text = self.replacement.strip()
+        text = _gap(before, text) + text
+        return draft.replace(start, end, text + _gap(before + text, after), index)
 
     def injects(self, span: Span) -> bool:
         return True
@@ -218,10 +231,16 @@ class Reweight:
 
     def factors(self, edited: Prompt) -> Tensor:
         """Raises `ValueError` for a word that the edited prompt lacks."""
-        factors = torch.ones(edited.length)
+        factors = torch.ones(edited.length, dtype=torch.float64)
         for phrase, factor in self.weights:
             factors[edited.tokens_of(phrase)] *= factor
         return factors
+
+
+def _gap(before: str, after: str) -> str:
+    """A space where the words of two texts would run into one word."""
+    apart = len(split_words(before)) + len(split_words(after))
+    return " " if len(split_words(before + after)) < apart else ""
 
 
 def held_tokens(

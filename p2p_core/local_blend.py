@@ -68,7 +68,7 @@ class LocalBlend:
     @property
     def looks(self) -> bool:
         """Whether word maps are needed at all."""
-        return bool(self.source_words or self.edited_words)
+        return bool(self.source_words or self.edited_words or self.subtract_words)
 
     def columns(self, source: Prompt, edited: Prompt) -> tuple[Tensor, Tensor, Tensor]:
         """Which tokens the words are.

@@ -3,7 +3,7 @@
 import comfy.samplers
 import pytest
 import torch
-from runs import PROMPT, Settings, relative
+from runs import PROMPT, Settings, call, relative
 
 from p2p_core.edits import SelfInjection, WordSwap
 from p2p_core.hosts.comfyui.conditioning import build_controller
@@ -15,13 +15,6 @@ ACROSS_BATCHES = 5e-5
 SETTINGS = Settings(steps=6)
 SWAP = (WordSwap("circle", "star"),)
 SAME = (WordSwap("circle", "circle"),)
-
-
-def call(node, *args, **named):
-    """A stock node's outputs, of either of the host's schemas."""
-    if hasattr(node, "execute"):
-        return node.execute(*args, **named).args
-    return getattr(node(), node.FUNCTION)(*args, **named)
 
 
 @pytest.fixture
@@ -191,6 +184,72 @@ def test_another_guiders_guidance(custom, demo, encoded, run_custom, latent):
     assert relative(rows[1:2], rows[:1]) > 1e-2
     without = run_custom(EditGuider(dual(encoded.conditioning, negative), encoded))
     assert relative(without, rows) > 1e-2
+
+
+def test_what_other_nodes_did_to_the_other_guiders_prompt_stays(custom, demo, encoded, run_custom):
+    """The controller's own positive output, kept to the left half, may come in that way too."""
+    import nodes
+
+    def left(conditioning):
+        (area,) = call(nodes.ConditioningSetArea, conditioning, 64, 128, 0, 0, 1.0)
+        (guider,) = call(custom.CFGGuider, demo.model, area, demo.encode(""), SETTINGS.cfg)
+        return guider
+
+    rows = run_custom(EditGuider(left(encoded.conditioning), encoded))
+    assert relative(rows[:1], run_custom(left(demo.encode(PROMPT)))) <= ACROSS_BATCHES
+    assert relative(rows[2:], rows[:1]) <= TOLERANCE
+    assert relative(rows[1:2], rows[:1]) > 1e-2
+
+
+def test_a_guider_without_a_positive_prompt(demo, encoded):
+    guider = cfg_guider(demo, encoded)
+    for other in (comfy.samplers.CFGGuider(demo.model), EditGuider(guider, encoded)):
+        with pytest.raises(ValueError, match="Expected a guider with a positive prompt"):
+            EditGuider(other, encoded)
+
+
+def test_a_distilled_models_few_steps(custom, demo, encoded, run_custom):
+    """One step and no guidance, as turbo models are sampled: the edit's window begins with it."""
+    reprompt = demo.encode(PROMPT.replace("circle", "star"))
+    (star,) = call(custom.BasicGuider, demo.model, reprompt)
+    for steps in (1, 2):
+        (sigmas,) = call(custom.SDTurboScheduler, demo.model, steps, 1.0)
+        (stock,) = call(custom.BasicGuider, demo.model, demo.encode(PROMPT))
+        rows = run_custom(EditGuider(stock, encoded), "lcm", sigmas)
+        assert relative(rows[:1], run_custom(stock, "lcm", sigmas)) <= ACROSS_BATCHES
+        assert relative(rows[2:], rows[:1]) <= TOLERANCE
+        assert relative(rows[1:2], run_custom(star, "lcm", sigmas)) > 1e-3
+
+
+def test_the_nodes_are_the_same_sampling(pack, custom, demo, encoded, run_custom, latent):
+    from prompt_to_prompt_pack.nodes.sampling import P2PGuider, P2PKSampler, P2PKSamplerAdvanced
+
+    options = {"negative": demo.encode(""), "latent_image": latent, **vars(SETTINGS)}
+    (source, edited, masks, run) = P2PKSampler.execute(demo.model, encoded, **options).args
+    whole = torch.cat([source["samples"], edited["samples"]])
+    assert masks.shape == (2, 16, 16)
+    assert torch.equal(run.sample().edited["samples"], edited["samples"])
+
+    (sigmas,) = call(custom.BasicScheduler, demo.model, "normal", SETTINGS.steps, 1.0)
+    high, low = call(custom.SplitSigmas, sigmas, 2)
+    inputs = (demo.model, encoded, demo.encode(""), SETTINGS.cfg)
+    (first,) = P2PGuider.execute(*inputs, whole_schedule=sigmas).args
+    (second,) = P2PGuider.execute(*inputs, whole_schedule=sigmas, continues=True).args
+    half = run_custom(first, sigmas=high)
+    rows = run_custom(second, sigmas=low, start={"samples": half}, noisy=False)
+    assert relative(rows, whole) <= TOLERANCE
+
+    del options["denoise"]
+    part = P2PKSamplerAdvanced.execute(
+        demo.model,
+        encoded,
+        return_with_leftover_noise=True,
+        add_noise=True,
+        start_at_step=0,
+        end_at_step=2,
+        **options,
+    ).args
+    assert relative(torch.cat([part[0]["samples"], part[1]["samples"]]), half) <= TOLERANCE
 
 
 def test_the_guider_leaves_the_other_guider_as_it_was(custom, demo, encoded, run_custom):

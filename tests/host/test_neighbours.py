@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import PROMPT, Settings, relative
+from runs import PROMPT, Settings, call, relative
 
 from p2p_core.edits import WordSwap
 from p2p_core.hosts.comfyui.attention import cross_attention_blocks
@@ -23,13 +23,6 @@ from p2p_core.hosts.comfyui.sampling import sample
 ACROSS_BATCHES = 5e-5
 TOLERANCE = 1e-5
 CHAINS = [(WordSwap("circle", "circle"),), (WordSwap("circle", "star"),)]
-
-
-def call(node, *args, **named):
-    """A stock node's outputs, of either of the host's schemas."""
-    if hasattr(node, "execute"):
-        return node.execute(*args, **named).args
-    return getattr(node(), node.FUNCTION)(*args, **named)
 
 
 def extra(module: str, node: str) -> Any:
@@ -51,13 +44,18 @@ class Scene:
     settings: Settings = field(default_factory=Settings)
 
 
+def free_u_1(scene, demo):
+    (model,) = call(extra("nodes_freelunch", "FreeU"), scene.model, 1.4, 1.6, 0.7, 0.3)
+    return Scene(model, scene.positive, scene.negative, scene.latent)
+
+
 def free_u(scene, demo):
     (model,) = call(extra("nodes_freelunch", "FreeU_V2"), scene.model, 1.6, 1.8, 0.5, 0.1)
     return Scene(model, scene.positive, scene.negative, scene.latent)
 
 
 def perturbed_attention(scene, demo):
-    (model,) = call(extra("nodes_pag", "PerturbedAttentionGuidance"), scene.model, 3.0)
+    (model,) = call(extra("nodes_pag", "PerturbedAttentionGuidance"), scene.model, 1.0)
     return Scene(model, scene.positive, scene.negative, scene.latent)
 
 
@@ -67,18 +65,40 @@ def self_attention_guidance(scene, demo):
     return Scene(model, scene.positive, scene.negative, large)
 
 
-def lora(scene, demo):
-    import comfy.sd
+def token_merging(scene, demo):
+    (model,) = call(extra("nodes_tomesd", "TomePatchModel"), scene.model, 0.5)
+    return Scene(model, scene.positive, scene.negative, scene.latent)
 
+
+def tiled_attention(scene, demo):
+    (model,) = call(extra("nodes_hypertile", "HyperTile"), scene.model, 64, 1, 0, False)
+    return Scene(model, scene.positive, scene.negative, scene.latent)
+
+
+def lora_weights():
     name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     generator = torch.Generator().manual_seed(0)
-    weights = {
+    return {
         f"{name}.lora_down.weight": torch.randn(4, 128, generator=generator),
         f"{name}.lora_up.weight": torch.randn(64, 4, generator=generator),
         f"{name}.alpha": torch.tensor(4.0),
     }
-    model, _ = comfy.sd.load_lora_for_models(scene.model, None, weights, 1.0, 0.0)
+
+
+def lora(scene, demo):
+    import comfy.sd
+
+    model, _ = comfy.sd.load_lora_for_models(scene.model, None, lora_weights(), 1.0, 0.0)
     return Scene(model, scene.positive, scene.negative, scene.latent)
+
+
+def lora_of_the_positive_alone(scene, demo):
+    import comfy.hooks
+
+    hooks = comfy.hooks.create_hook_lora(lora_weights(), 1.0, 0.0)
+    node = extra("nodes_hooks", "ConditioningSetProperties")
+    (positive,) = call(node, scene.positive, 1.0, "default", hooks=hooks)
+    return Scene(scene.model, positive, scene.negative, scene.latent)
 
 
 def image_prompt(scene, demo):
@@ -93,14 +113,6 @@ def image_prompt(scene, demo):
     model = scene.model.clone()
     for block in cross_attention_blocks(model):
         model.set_model_attn2_replace(replaced, *block)
-    return Scene(model, scene.positive, scene.negative, scene.latent)
-
-
-def compiled(scene, demo):
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-
-    model = scene.model.clone()
-    set_torch_compile_wrapper(model, backend="eager")
     return Scene(model, scene.positive, scene.negative, scene.latent)
 
 
@@ -168,12 +180,15 @@ def no_guidance(scene, demo):
 
 
 NEIGHBOURS = [
+    free_u_1,
     free_u,
     perturbed_attention,
     self_attention_guidance,
+    token_merging,
+    tiled_attention,
     lora,
+    lora_of_the_positive_alone,
     image_prompt,
-    compiled,
     control_net,
     area,
     mask,
@@ -205,10 +220,7 @@ def test_neighbours(neighbour, demo, latent):
         Scene(demo.model, encoded.conditioning, nothing, {"samples": torch.zeros_like(source)}),
         encoded,
     )
-    if neighbour is compiled:
-        assert relative(star, without.edited["samples"][1:]) <= TOLERANCE
-    else:
-        assert relative(star, without.edited["samples"][1:]) > 1e-4
+    assert relative(star, without.edited["samples"][1:]) > 1e-4
 
 
 def edited(scene: Scene, encoded: Any) -> Any:
@@ -247,3 +259,17 @@ def test_a_zeroed_positive_has_no_words_to_edit(demo, latent):
     result = edited(Scene(demo.model, zeroed, demo.encode(""), latent), encoded)
     source = result.source["samples"]
     assert relative(result.edited["samples"], source.repeat(2, 1, 1, 1)) <= TOLERANCE
+
+
+def test_a_patch_that_adds_tokens_to_cross_attention(demo, latent):
+    """Which of them are the prompt's cannot be told: no silent nonsense."""
+
+    def more(n, context, value, options):
+        return n, *(torch.cat([tokens, tokens[:, :4]], dim=1) for tokens in (context, value))
+
+    model = demo.model.clone()
+    model.set_model_attn2_patch(more)
+    encoded = build_controller(demo.clip, PROMPT, CHAINS)
+    scene = Scene(model, encoded.conditioning, demo.encode(""), latent)
+    with pytest.raises(ValueError, match=r"6 rows over 77 text tokens each, got 6 over 81\."):
+        edited(scene, encoded)

@@ -1,6 +1,7 @@
 """What host tests sample, and how they compare."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +18,14 @@ class Settings:
     sampler_name: str = "euler"
     scheduler: str = "normal"
     denoise: float = 1.0
+
+
+def call(node: Any, *args: Any, **named: Any) -> Any:
+    """A stock node's outputs, of either of the host's schemas."""
+    if not hasattr(node, "execute"):
+        return getattr(node(), node.FUNCTION)(*args, **named)
+    output = node.execute(*args, **named)
+    return getattr(output, "args", output)
 
 
 def relative(a: Tensor, b: Tensor) -> float:

@@ -1,10 +1,14 @@
 """Word maps, masks made of them, and drawings."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from p2p_core.attention import CrossEdit, RowEdit
 from p2p_core.attention_maps import Seen, WordMaps, word_maps
 from p2p_core.drawing import draw, per_row
+from p2p_core.edits import Pair
 from p2p_core.local_blend import LocalBlend, blend, chosen_side
 from p2p_core.schedules import Window
 
@@ -142,3 +146,22 @@ def test_layers_are_chosen_by_what_a_map_needs():
     assert chosen_side((0.5, 0.25), 16, 0.25) == 0.25
     with pytest.raises(ValueError, match=r"one of 0.5, 0.25 times the latent's, got 1"):
         chosen_side((0.5, 0.25), 16, 1.0)
+
+
+def test_the_maps_of_an_edited_row_are_those_of_its_edited_attention():
+    """As the map viewer and local blend take them: the edit acts on the looks as on any value."""
+    generator = torch.Generator().manual_seed(1)
+    size = HEADS * WIDTH
+    q = torch.randn(ROWS, PIXELS, size, generator=generator, dtype=torch.float64)
+    k = torch.randn(ROWS, TOKENS, size, generator=generator, dtype=torch.float64)
+    inject = torch.rand(TOKENS, TOKENS, generator=generator, dtype=torch.float64)
+    keep = torch.rand(TOKENS, generator=generator, dtype=torch.float64)
+    columns = (torch.rand(ROWS, 4, TOKENS, generator=generator) > 0.5).double()
+    cross = CrossEdit.of([RowEdit(1, 0, Pair(inject, keep))], ROWS, torch.device("cpu"))
+    assert cross is not None
+    heads = [x.view(ROWS, -1, HEADS, WIDTH).transpose(1, 2) for x in (q, k)]
+    maps = torch.softmax(heads[0] @ heads[1].mT / WIDTH**0.5, dim=-1)
+    maps = torch.stack([maps[0], maps[0] @ inject + maps[1] * keep]).mean(1)
+    expected = torch.einsum("rpt,rlt->rlp", maps, columns)
+    seen = word_maps(partial(cross.attend, attention), q, k, columns, HEADS)
+    assert torch.allclose(seen, expected, atol=1e-12)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from typing import Any
 
 import torch
@@ -66,7 +67,11 @@ def cross_attention_blocks(model: Any) -> list[Block]:
 
 
 def cross_attention_sides(model: Any) -> tuple[float, ...]:
-    """Sides of a UNet's cross-attention layers as fractions of the latent's side, largest first."""
+    """Sides of a UNet's cross-attention layers as fractions of the latent's side, largest first.
+
+    Raises `ValueError`, see `cross_attention_blocks`.
+    """
+    cross_attention_blocks(model)
     side, sides = 1.0, set[float]()
     for module in model.model.diffusion_model.input_blocks:
         side /= 2 if any(isinstance(layer, Downsample) for layer in module) else 1
@@ -131,7 +136,7 @@ class Run:
             pixels = x.shape[-2] * x.shape[-1]
             self._calls[key] = (
                 CrossEdit.of([edit for edit, _ in edits], x.shape[0], x.device),
-                SelfEdit(injected, x.shape[0], pixels, x.device) if injected else None,
+                SelfEdit.of(injected, x.shape[0], pixels, x.device),
             )
         return self._calls[key]
 
@@ -227,9 +232,8 @@ def _with_edits(
     looks = run.looks(options, x)
     if cross is None and own is None and not looks:
         return options
-    latent = x.shape[-2] * x.shape[-1]
     options = _replace_attn2(
-        options, blocks, lambda theirs: _cross_attention(cross, looks, latent, theirs)
+        options, blocks, lambda theirs: _cross_attention(cross, looks, x.shape, tokens, theirs)
     )
     if own is not None:
         own.install(options)
@@ -253,17 +257,30 @@ def _replace_attn2(
 
 
 def _cross_attention(
-    cross: CrossEdit | None, looks: Sequence[Look], latent: int, theirs: Replacement | None
+    cross: CrossEdit | None,
+    looks: Sequence[Look],
+    latent: torch.Size,
+    tokens: int,
+    theirs: Replacement | None,
 ) -> Replacement:
-    """attn2 replacement: the edit, on top of another extension's replacement if there is one."""
+    """attn2 replacement: the edit, on top of another extension's replacement if there is one.
+
+    It raises `ValueError` where something changed which tokens there are.
+    """
 
     def attn2(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        if v.shape[:2] != (latent[0], tokens):
+            raise ValueError(
+                f"Expected cross-attention of {latent[0]} rows over {tokens} text tokens each, got "
+                f"{v.shape[0]} over {v.shape[1]}. Another extension's attention patch changes "
+                "which tokens there are: take it off this model."
+            )
         extra = {**extra, CROSS_MARK: True}
         attention = _host_attention(extra)
         for look in looks:
-            height, width = extra["activations_shape"][-2:]
-            if abs((height * width / latent) ** 0.5 - look.maps.side) < 0.1 * look.maps.side:
-                _take(look, cross, attention, q, k, extra["n_heads"], (height, width))
+            size = tuple(extra["activations_shape"][-2:])
+            if size == tuple(ceil(side * look.maps.side) for side in latent[-2:]):
+                _take(look, cross, attention, q, k, extra["n_heads"], size)
         if theirs is None:
             return attention(q, k, v) if cross is None else cross.attend(attention, q, k, v)
         output = theirs(q, k, v, extra)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import wraps
 from typing import Any
 
+import comfy.sample
 import torch
 from torch import Tensor
 
@@ -50,12 +51,17 @@ class Blending:
     def __bool__(self) -> bool:
         return bool(self.blends)
 
-    def apply(self, x: Tensor, sigma: float, model: Any) -> None:
-        """Blend the sampler's x, float[rows channels height width], at a noise level, in place."""
+    def apply(self, x: Tensor, sigma: float, model: Any, seed: int, done: bool = False) -> None:
+        """Blend the sampler's x, float[rows channels height width], at a noise level, in place.
+
+        Until there are word maps it is left alone; raises `ValueError` if sampling is `done` and
+        there are none.
+        """
         here = progress(sigma, self.sigmas)
         sources, edits = list(self.rows.block(-1)), self.rows.block
         for n, wanted in self.blends.items():
-            if here <= wanted.start + 1e-6:
+            unseen = n in self.maps and not self.maps[n].sums
+            if here <= wanted.start + 1e-6 or (unseen and not done):
                 continue
             source = edited = subtract = x.new_zeros(self.rows.sources, 1, 1)
             if n in self.maps:
@@ -68,7 +74,7 @@ class Blending:
             mask = wanted.mask(source, edited, subtract, self.size)
             background = x[sources]
             if wanted.background is not None:
-                background = _noised(wanted.background, sigma, model, sources)
+                background = _noised(wanted.background, sigma, model, sources, seed)
             block = list(edits(n))
             x[block] = blend(x[block], background.to(x), mask)
             self.masks[n] = mask
@@ -83,9 +89,13 @@ class Blending:
             )
 
         @wraps(function)
-        def blended(model: Any, noise: Tensor, sigmas: Tensor, *args: Any, **named: Any) -> Tensor:
-            result = function(_Blended(model, self), noise, sigmas, *args, **named).clone()
-            self.apply(result, float(sigmas[-1]), model)
+        def blended(
+            model: Any, noise: Tensor, sigmas: Tensor, *args: Any, extra_args: Any, **named: Any
+        ) -> Tensor:
+            seed = extra_args.get("seed") or 0
+            proxy = _Blended(model, self, seed)
+            result = function(proxy, noise, sigmas, *args, extra_args=extra_args, **named).clone()
+            self.apply(result, float(sigmas[-1]), model, seed, done=True)
             return result
 
         wrapped = copy.copy(sampler)
@@ -100,13 +110,13 @@ class Blending:
 class _Blended:
     """The model as a sampler sees it, blending x before it is evaluated."""
 
-    def __init__(self, model: Any, blending: Blending) -> None:
-        self._model, self._blending = model, blending
+    def __init__(self, model: Any, blending: Blending, seed: int) -> None:
+        self._model, self._blending, self._seed = model, blending, seed
 
     def __call__(self, x: Tensor, sigma: Tensor, *args: Any, **named: Any) -> Tensor:
         level = float(sigma.flatten()[0])
         if self._blending.on_grid(level):
-            self._blending.apply(x, level, self._model)
+            self._blending.apply(x, level, self._model, self._seed)
         return self._model(x, sigma, *args, **named)
 
     def __getattr__(self, name: str) -> Any:
@@ -124,10 +134,15 @@ def _columns(controller: Controller, rows: Rows, branch: int, wanted: LocalBlend
     return columns
 
 
-def _noised(latent: Tensor, sigma: float, model: Any, sources: Sequence[int]) -> Tensor:
-    """A clean latent at the noise level, with the noise that the run began with."""
+def _noised(latent: Tensor, sigma: float, model: Any, sources: Sequence[int], seed: int) -> Tensor:
+    """A clean latent at the noise level, with the noise that the run began with.
+
+    A run that goes on from another's adds none: then with the noise of its seed.
+    """
     base = model.inner_model.inner_model
     noise = model.noise[list(sources)]
+    if not noise.any():
+        noise = comfy.sample.prepare_noise(noise, seed).to(noise)
     if latent.shape[-3:] != noise.shape[-3:] or latent.shape[0] not in (1, len(sources)):
         raise ValueError(
             f"Expected a background latent of shape {list(noise.shape)}, got "

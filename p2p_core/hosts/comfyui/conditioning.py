@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ CONTROLLER_KEY = "p2p_controller"
 
 CARRIED_KEY = "p2p_carried"
 """Marks conditioning with one row for every row of the batch: the entry holds a `Carried`."""
+
+POOLED_KEY = "pooled_output"
+"""The host's own: what a text encoder says of a whole prompt, one row a prompt."""
 
 Conditioning = list[list[Any]]
 """The host's CONDITIONING: entries [float[rows tokens channels], dict]."""
@@ -45,9 +48,8 @@ def _tokens(clip: Any, text: str) -> tuple[dict[int, Any], int]:
 
 
 def _token_key(token: Any) -> Any:
-    return (
-        id(token) if isinstance(token, Tensor) else token
-    )  # a textual-inversion vector has no number
+    """A token's number, or all of a textual-inversion vector, which has none."""
+    return token.float().numpy(force=True).tobytes() if isinstance(token, Tensor) else token
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,8 @@ def batched(conditioning: Conditioning, carried: Carried, name: str) -> Conditio
                     f"(one for each latent), got {cond.shape[0]}. "
                     f"Encode one {name} prompt, or as many as the latent batch has images."
                 )
-            blocks = 1 if cond.shape[0] == 1 else 1 + rows.edits
-            batched.append(_rowwise(cond, extra, lambda t, n=blocks: _repeated(t, n)))
+            given = {key: _by_image(value, rows) for key, value in extra.items()}
+            batched.append([_by_image(cond, rows), given])
             continue
         if maker is not carried.controller:
             raise ValueError(
@@ -143,21 +145,23 @@ def batched(conditioning: Conditioning, carried: Carried, name: str) -> Conditio
                 f"{cond.shape[1]}. Do not join other prompts to it (Conditioning Concat): "
                 "write them into the source prompt."
             )
-        cond, extra = _rowwise(cond, extra, lambda t: t.repeat_interleave(rows.sources, 0))
-        batched.append([cond, {**extra, CARRIED_KEY: carried}])
+        given = {
+            key: _by_prompt(value if key == POOLED_KEY else _by_image(value, rows), rows)
+            for key, value in extra.items()
+        }
+        batched.append([_by_prompt(cond, rows), {**given, CARRIED_KEY: carried}])
     return batched
 
 
-def _repeated(tensor: Tensor, times: int) -> Tensor:
-    return tensor.repeat(times, *[1] * (tensor.ndim - 1))
+def _by_image(value: Any, rows: Rows) -> Any:
+    """A tensor with one row for each of several sources → one for each row; else as it is."""
+    if isinstance(value, Tensor) and value.ndim and value.shape[0] == rows.sources > 1:
+        return value.repeat(1 + rows.edits, *[1] * (value.ndim - 1))
+    return value
 
 
-def _rowwise(cond: Tensor, extra: dict[str, Any], change: Callable[[Tensor], Tensor]) -> list[Any]:
-    """An entry with `change` applied to its rows and to every tensor that has as many."""
-    changed = {
-        key: change(value)
-        if isinstance(value, Tensor) and value.ndim and value.shape[0] == cond.shape[0]
-        else value
-        for key, value in extra.items()
-    }
-    return [change(cond), changed]
+def _by_prompt(value: Any, rows: Rows) -> Any:
+    """A tensor with one row for each prompt → one for each row; else as it is."""
+    if isinstance(value, Tensor) and value.ndim and value.shape[0] == 1 + rows.edits:
+        return value.repeat_interleave(rows.sources, 0)
+    return value

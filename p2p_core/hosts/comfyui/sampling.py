@@ -26,9 +26,12 @@ class EditGuider:
 
     The other guider, one of the host's or of an extension's, brings the model, the negative prompt
     and the scales; the controller's prompts take the place of its positive prompt. It is not
-    changed. `positive` is the controller's conditioning after other nodes had it; `sigmas` is the
-    whole schedule where a run is only a part of it, so that windows refer to the whole; `continues`
-    says that latents and noise already hold all rows, as an earlier run left them.
+    changed. `positive` is the controller's conditioning after other nodes had it, where the other
+    guider does not have it already; `sigmas` is the whole schedule where a run is only a part of
+    it, so that windows refer to the whole; `continues` says that latents already hold all rows, as
+    an earlier run left them.
+
+    Raises `ValueError` for a guider without a positive prompt and for a `positive` of another make.
     """
 
     def __init__(
@@ -41,10 +44,18 @@ class EditGuider:
         continues: bool = False,
     ) -> None:
         self.guider, self.encoded = guider, encoded
-        self.positive = encoded.conditioning if positive is None else positive
         self.sigmas, self.continues = sigmas, continues
         self.masks: Tensor | None = None
-        if not any(CONTROLLER_KEY in extra for _, extra in self.positive):
+        if "positive" not in getattr(guider, "original_conds", {}):
+            raise ValueError(
+                "Expected a guider with a positive prompt, such as CFGGuider or DualCFGGuider, got "
+                f"{type(guider).__name__}. Connect another, or none."
+            )
+        if positive is None:
+            own = _as_conditioning(guider.original_conds["positive"])
+            positive = own if _made_by_a_controller(own) else encoded.conditioning
+        self.positive = positive
+        if not _made_by_a_controller(positive):
             raise ValueError(
                 "Expected a positive conditioning that the P2P Controller made, got another. "
                 "Connect the controller's own positive output, through other nodes or not."
@@ -70,14 +81,15 @@ class EditGuider:
 
         Raises `ValueError` for latents and conditionings that don't fit the controller.
         """
-        patched = attach(self.guider.model_patcher)
-        _check_latent(patched, latent_image)
+        model = self.guider.model_patcher
+        sides = cross_attention_sides(model)
+        _check_latent(model, latent_image)
         rows = self.rows(latent_image.shape[0])
         levels = (sigmas if self.sigmas is None else self.sigmas).tolist()
         blending = Blending(
             self.encoded.controller,
             rows,
-            cross_attention_sides(patched),
+            sides,
             latent_image.shape[-2:],
             levels,
         )
@@ -85,18 +97,19 @@ class EditGuider:
             self.encoded.controller, rows, (*blending.maps.values(), *maps), tuple(levels)
         )
         guider = copy.copy(self.guider)
-        guider.model_patcher = patched
-        guider.model_options = patched.model_options
-        guider.original_conds = {
-            name: comfy.sampler_helpers.convert_cond(
-                batched(
+        guider.original_conds = {}
+        guider.inner_set_conds(
+            {
+                name: batched(
                     self.positive if name == "positive" else _as_conditioning(conds), carried, name
                 )
-            )
-            for name, conds in self.guider.original_conds.items()
-        }
+                for name, conds in self.guider.original_conds.items()
+            }
+        )
+        guider.model_patcher = attach(guider.model_patcher)
+        guider.model_options = guider.model_patcher.model_options
         result = guider.sample(
-            _all_rows(noise, rows),
+            _all_rows(noise[: rows.sources], rows),
             _all_rows(latent_image, rows),
             blending.wrap(sampler) if blending else sampler,
             sigmas,
@@ -191,7 +204,6 @@ def sample(
                 f"Expected {len(samples) * rows.edits} edited latents to go on from, "
                 f"{rows.edits} for each source, got {len(start) - len(samples)}."
             )
-        noise = _all_rows(noise, rows)
         mask = mask if mask is None or len(mask) == 1 else _all_rows(mask, rows)
     if len(sigmas) < 2:
         result = start if edited is not None else _all_rows(start, edits.rows(len(start)))
@@ -228,6 +240,10 @@ def _all_rows(tensor: Tensor, rows: Rows) -> Tensor:
 def _masks(blending: Blending, rows: Rows, result: Tensor) -> Tensor:
     ones = torch.ones(rows.sources, *result.shape[-2:])
     return torch.cat([blending.masks.get(n, ones).cpu().float() for n in range(rows.edits)])
+
+
+def _made_by_a_controller(conditioning: Conditioning) -> bool:
+    return any(CONTROLLER_KEY in extra for _, extra in conditioning)
 
 
 def _as_conditioning(conds: list[dict[str, Any]]) -> Conditioning:

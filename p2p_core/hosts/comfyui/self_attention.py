@@ -9,7 +9,8 @@ attention function does the same and holds nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import floor, log2
 from typing import Any
 
 import torch
@@ -24,26 +25,42 @@ OVERRIDE = "optimized_attention_override"
 
 @dataclass(frozen=True)
 class SelfEdit:
-    """Which rows of one call take whose self-attention, in layers up to which size."""
+    """Which rows of one call take whose self-attention, in layers up to which size.
 
-    injected: Sequence[tuple[int, int, float]]
-    """(row, source row, reach: the largest side of a layer, as a fraction of the latent's)."""
+    It is made before the network is called, which only looks it up: a compiler can trace that.
+    """
+
     rows: int
-    latent_pixels: int
-    device: torch.device
-    _gathers: dict[int, Tensor | None] = field(default_factory=dict, init=False, compare=False)
+    gathers: tuple[tuple[float, Tensor], ...]
+    """(pixels of a layer that are too many, int64[rows]: whose queries and keys each row takes)."""
+
+    @classmethod
+    def of(
+        cls,
+        injected: Sequence[tuple[int, int, float]],
+        rows: int,
+        latent_pixels: int,
+        device: torch.device,
+    ) -> SelfEdit | None:
+        """From each injected row, its source row and its reach (see `edits.SelfInjection`).
+
+        A UNet halves sides and rounds up, so a layer of a quarter of an odd side is a little larger
+        than that. It counts as a quarter: the next size has four times its pixels. None if there
+        is nothing to inject.
+        """
+        gathers: list[tuple[float, Tensor]] = []
+        for least in sorted({reach for *_, reach in injected}):
+            gather = torch.arange(rows)
+            for row, source, reach in injected:
+                if reach >= least:
+                    gather[row] = source
+            side = 2.0 ** floor(log2(least * (1 + 1e-3)))
+            gathers.append((2 * side**2 * latent_pixels, gather.to(device)))
+        return cls(rows, tuple(gathers)) if gathers else None
 
     def gather(self, pixels: int) -> Tensor | None:
         """int64[rows]: whose queries and keys each row takes at `pixels` pixels; None: its own."""
-        if pixels not in self._gathers:
-            side = (pixels / self.latent_pixels) ** 0.5
-            rows = torch.arange(self.rows)
-            for row, source, reach in self.injected:
-                if side <= reach + 1e-3:
-                    rows[row] = source
-            own = torch.equal(rows, torch.arange(self.rows))
-            self._gathers[pixels] = None if own else rows.to(self.device)
-        return self._gathers[pixels]
+        return next((gather for too_many, gather in self.gathers if pixels < too_many), None)
 
     def install(self, options: dict[str, Any]) -> None:
         """Into the transformer_options of one call; they and what they hold are not shared."""

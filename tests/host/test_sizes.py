@@ -1,0 +1,41 @@
+"""Images whose sides the UNet cannot halve without rounding."""
+
+import pytest
+import torch
+from runs import PROMPT, Settings, relative
+
+from p2p_core.edits import SelfInjection, WordSwap
+from p2p_core.hosts.comfyui.conditioning import build_controller
+from p2p_core.hosts.comfyui.viewing import Run, look
+from p2p_core.schedules import Schedule, Window
+
+SETTINGS = Settings(steps=2)
+
+
+@pytest.fixture
+def latent():
+    """Layers of 17×21, 9×11 and 5×6 cells."""
+    return {"samples": torch.zeros(1, 4, 17, 21)}
+
+
+def test_reach_counts_layers_by_how_often_they_were_halved(p2p, latent):
+    """The smallest ones are a quarter of the latent's side and a bit, and count as a quarter."""
+    never = Schedule(Window(0, 0))
+    chains = [
+        (WordSwap("circle", "star", 1, never, SelfInjection(Window(), reach)),)
+        for reach in (0.2, 0.25, 0.4, 0.5, 1.0)
+    ]
+    _, edited = p2p(chains, latent, SETTINGS)
+    none, quarter, between, half, full = edited.split(1)
+    assert torch.equal(between, quarter)
+    for smaller, larger in ((none, quarter), (quarter, half), (half, full)):
+        assert relative(larger, smaller) > 1e-4
+
+
+@pytest.mark.parametrize(("side", "cells"), [(1.0, (17, 21)), (0.5, (9, 11)), (0.25, (5, 6))])
+def test_every_layers_maps_can_be_looked_at(side, cells, demo, latent):
+    encoded = build_controller(demo.clip, PROMPT, [(WordSwap("circle", "star"),)])
+    run = Run.of(demo.model, encoded, latent, negative=demo.encode(""), **vars(SETTINGS))
+    (star,) = look(run, ["star"], side, Window())
+    assert star.mean.shape == cells
+    assert star.steps.shape == (SETTINGS.steps, *cells)
