@@ -57,7 +57,7 @@ PAIRS: dict[str, tuple[Pair, ...]] = {
 
 WINDOWS: dict[str, dict[str, float]] = {
     "shape_swap": {"cross_replace_end": 0.5, "self_replace_end": 0.0},
-    "colour_swap": {"cross_replace_end": 0.8, "self_replace_end": 0.4},
+    "colour_swap": {"cross_replace_end": 1.0, "self_replace_end": 0.8},
 }
 """A new shape needs its own outline; a new colour does not."""
 

@@ -40,7 +40,9 @@ def oracle(demo, latent, texts, edit):
     for block in cross_attention_blocks(model):
         model.set_model_attn2_replace(attn2, *block)
     noise = comfy.sample.prepare_noise(latent["samples"], SETTINGS.seed).repeat(2, 1, 1, 1)
-    positive = [[torch.cat([demo.encode(text)[0][0] for text in texts]), {}]]
+    encoded = [demo.encode(text)[0][0] for text in texts]
+    tokens = max(cond.shape[1] for cond in encoded)
+    positive = [[torch.cat([c.repeat(1, tokens // c.shape[1], 1) for c in encoded]), {}]]
     return comfy.sample.sample(
         model,
         noise,
@@ -94,6 +96,43 @@ def test_refine_then_reweight_with_the_injections_window(demo, p2p, latent):
 def mapping(demo, text):
     (branch,) = build_controller(demo.clip, PROMPT, [(Refine(text),)]).controller.branches
     return branch.carried
+
+
+def test_two_chunks_with_prompt_weights(demo, p2p, latent):
+    """Token for token through both chunks, "sand" turned up in each of them."""
+    text = "a (red:1.3) circle on the (grass:0.8)" + ", by the sand" * 25
+    flat = [token for chunk in demo.clip.tokenize(text)["l"] for token, _ in chunk]
+    sand = [n for n, token in enumerate(flat) if token == demo.clip.tokenize("sand")["l"][0][1][0]]
+    assert len(flat) == 154
+    assert min(sand) < 77 < max(sand)
+
+    def edit(source, edited, step):
+        source[..., sand] *= 1.5
+        return source if step < 3 else edited
+
+    chain = (
+        WordSwap("circle", "star", schedule=Schedule(Window(0, 0.6)), self_injection=NO_SELF),
+        Reweight((("sand", 1.5),)),
+    )
+    texts = [text, text.replace("circle", "star")]
+    agrees(p2p([chain], latent, SETTINGS, prompt=text), oracle(demo, latent, texts, edit))
+
+
+def test_one_chunk_refined_to_two(demo, p2p, latent):
+    """The source's tokens stand in the batch twice; both copies' attention is theirs."""
+    text = PROMPT + ", by the sand" * 25
+    carried = mapping(demo, text)
+    assert carried.shape == (77, 154)
+    new = carried.sum(0) == 0
+    assert new[7:75].all()
+    assert torch.equal(carried[1:7, 1:7], torch.eye(6))
+
+    def edit(source, edited, step):
+        once = source[..., :77] + source[..., 77:]
+        return torch.where(new, edited, once @ carried)
+
+    chain = (Refine(text, schedule=Schedule(), self_injection=NO_SELF),)
+    agrees(p2p([chain], latent, SETTINGS), oracle(demo, latent, [PROMPT, text], edit))
 
 
 def test_one_words_attention_alone(demo, p2p, latent):

@@ -1,4 +1,6 @@
-"""Local blend inside the host's samplers, and maps that are only looked at."""
+"""Local blend inside the host's samplers."""
+
+import itertools
 
 import comfy.model_patcher
 import comfy.samplers
@@ -11,7 +13,6 @@ from p2p_core.edits import SelfInjection, WordSwap
 from p2p_core.hosts.comfyui.attention import cross_attention_blocks, cross_attention_sides
 from p2p_core.hosts.comfyui.conditioning import build_controller
 from p2p_core.hosts.comfyui.sampling import sample
-from p2p_core.hosts.comfyui.viewing import Run, look
 from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window
 
@@ -176,56 +177,50 @@ def test_sides_of_the_demo_models_layers(demo, blended):
         blended(LocalBlend(("circle",), resolution=0.125))
 
 
-def test_maps_that_are_looked_at_are_the_softmaxs(demo, latent):
-    """The mean over heads and layers of the full-size cross-attention, every word, every step."""
-    encoded = build_controller(demo.clip, PROMPT, [(SWAP,)])
-    settings = {"negative": demo.encode(""), **vars(SETTINGS)}
-    run = Run.of(demo.model, encoded, latent, **settings)
-    seen = {(one.row, one.word): one for one in look(run, ["star", "grass"], None, Window())}
-    assert set(seen) == {(0, "grass"), (1, "star"), (1, "grass")}
-    maps: dict[float, list] = {}
+def test_two_images_and_two_edits_blend_each_by_its_own_mask(demo, latent):
+    chains = [
+        (SWAP, LocalBlend(("circle",), ("star",), softness=0.4)),
+        (WordSwap("grass", "sand"), LocalBlend(edited_words=("sand",), softness=0.4)),
+    ]
 
-    def attn2(q, k, v, extra):
-        q, k, v = (x.view(*x.shape[:2], extra["n_heads"], -1).transpose(1, 2) for x in (q, k, v))
-        found = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
-        if q.shape[2] == 256 and 0 in extra["cond_or_uncond"]:
-            row = extra["cond_or_uncond"].index(0)
-            maps.setdefault(float(extra["sigmas"][0]), []).append(found[row, :, :, 6].mean(0))
-        return (found @ v).transpose(1, 2).flatten(2)
+    def run(chains, **numbered):
+        encoded = build_controller(demo.clip, PROMPT, chains)
+        samples = latent["samples"].repeat(len(numbered.get("batch_index", [0, 1])), 1, 1, 1)
+        options = {"negative": demo.encode(""), "latent": {"samples": samples, **numbered}}
+        return sample(demo.model, encoded, **options, **vars(SETTINGS))
 
-    model = demo.model.clone()
-    for block in cross_attention_blocks(model):
-        model.set_model_attn2_replace(attn2, *block)
-    noise = comfy.sample.prepare_noise(latent["samples"], SETTINGS.seed)
-    comfy.sample.sample(
-        model,
-        noise,
-        6,
-        3.0,
-        "euler",
-        "normal",
-        demo.encode(PROMPT),
-        demo.encode(""),
-        latent["samples"],
-        disable_pbar=True,
-        seed=0,
-    )
-    steps = torch.stack([torch.stack(maps[s]).mean(0).view(16, 16) for s in sorted(maps)[::-1]])
-    grass = seen[0, "grass"]
-    assert relative(grass.steps, steps) <= TOLERANCE
-    assert relative(grass.mean, steps.mean(0)) <= TOLERANCE
-    first = {one.word: one for one in look(run, ["grass"], 1.0, Window(0, 0.5)) if one.row == 0}
-    assert relative(first["grass"].mean, steps[:3].mean(0)) <= TOLERANCE
+    together = run(chains)
+    for n, chain in enumerate(chains):
+        for image in (0, 1):
+            alone = run([chain], batch_index=[image])
+            row = slice(2 * n + image, 2 * n + image + 1)
+            assert relative(alone.masks, together.masks[row]) <= 1e-4
+            assert relative(alone.edited["samples"], together.edited["samples"][row]) <= 1e-4
+    for one, other in itertools.combinations(together.masks, 2):
+        assert relative(one, other) > 0.1
 
 
-def test_looking_changes_nothing_and_wrong_words_are_named(demo, latent):
-    encoded = build_controller(demo.clip, PROMPT, [(SWAP,)])
-    run = Run.of(demo.model, encoded, latent, negative=demo.encode(""), **vars(SETTINGS))
-    before = run.sample().edited["samples"]
-    everything = look(run, [], None, Window())
-    assert len(everything) == 12  # six words of each prompt
-    assert torch.equal(run.sample().edited["samples"], before)
-    with pytest.raises(ValueError, match=r"'tree' is in none of the prompts 'a red circle"):
-        look(run, ["tree"], None, Window())
-    with pytest.raises(ValueError, match="Choose another resolution or window"):
-        look(run, [], None, Window(0.01, 0.02))
+def test_words_of_a_prompt_for_an_area_have_no_map_of_the_image(demo, latent):
+    import nodes
+
+    encoded = build_controller(demo.clip, PROMPT, [(SWAP, WORDS)])
+    (area,) = nodes.ConditioningSetArea().append(encoded.conditioning, 64, 128, 0, 0, 1.0)
+    options = {"negative": demo.encode(""), "latent": latent, **vars(SETTINGS)}
+    with pytest.raises(ValueError, match="a conditioning of the whole image, not of an area"):
+        sample(demo.model, encoded, positive=area, **options)
+
+
+def test_words_that_come_into_the_run_late(demo, latent):
+    """A timestep range begins after the blend does: it waits for their first maps."""
+    import nodes
+
+    encoded = build_controller(demo.clip, PROMPT, [(SWAP, WORDS)])
+    ranged = nodes.ConditioningSetTimestepRange()
+    (late,) = ranged.set_range(encoded.conditioning, 0.5, 1.0)
+    (early,) = ranged.set_range(demo.encode(PROMPT), 0.0, 0.5)
+    options = {"negative": demo.encode(""), "latent": latent, **vars(SETTINGS)}
+    result = sample(demo.model, encoded, positive=[*late, *early], **options)
+    source, edited = result.source["samples"], result.edited["samples"]
+    outside = (result.masks == 0)[:, None].expand_as(source)
+    assert outside.any()
+    assert (edited - source)[outside].abs().max() <= 1e-5 * source.abs().max()

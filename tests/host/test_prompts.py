@@ -1,6 +1,7 @@
 """Words and tokens with the host's own CLIP tokenizer."""
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,24 @@ def test_words_beyond_the_first_chunk(demo):
     flat = [entry for chunk in demo.clip.tokenize(prompt.text)["l"] for entry in chunk]
     assert [flat[t][0] for t in zebra.tokens] == [demo.clip.tokenize("zebra")["l"][0][1][0]]
     assert zebra.tokens[0] > 77
+
+
+def test_a_textual_inversion_of_many_vectors(demo, tmp_path, monkeypatch):
+    """Its vectors belong to where it is written; the words around it keep their own tokens."""
+    from safetensors.torch import save_file
+
+    width = demo.clip.cond_stage_model.clip_l.transformer.get_input_embeddings().weight.shape[1]
+    save_file({"clip_l": torch.randn(4, width)}, tmp_path / "shiny-style.safetensors")
+    monkeypatch.setattr(demo.clip.tokenizer.clip_l, "embedding_directory", str(tmp_path))
+    monkeypatch.setattr(demo.clip.tokenizer.clip_l, "embedding_size", width)
+    text = "a red embedding:shiny-style circle, on grass"
+    prompt = read(demo.clip, text)
+    start = text.index("embedding")
+    inside = [w for w in prompt.words if start <= w.start < start + len("embedding:shiny-style")]
+    assert sorted(t for word in inside for t in word.tokens) == [3, 4, 5, 6]
+    others = {word.text: word.tokens for word in prompt.words if word not in inside}
+    assert others == {"a": (1,), "red": (2,), "circle": (7,), ",": (8,), "on": (9,), "grass": (10,)}
+    assert read(demo.clip, text) == prompt  # vectors are loaded anew, and still the same tokens
 
 
 def test_brackets_that_are_meant_as_such(demo):

@@ -12,7 +12,7 @@ PROMPT = "a red circle on the grass"
 class Settings:
     """One sampling run; small, because what is compared is exact."""
 
-    seed: int = 5
+    seed: int = 6
     steps: int = 5
     cfg: float = 3.0
     sampler_name: str = "euler"
