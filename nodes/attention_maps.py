@@ -39,12 +39,12 @@ class P2PAttentionMaps(io.ComfyNode):
                 fraction_input(
                     "start",
                     0.0,
-                    "The first steps to look at, as a fraction of the sampling steps, 0 to 1.",
+                    "From when maps are taken, as a fraction of the sampling steps, 0 to 1.",
                 ),
                 fraction_input(
                     "end",
                     1.0,
-                    "The last steps to look at, as a fraction of the sampling steps, 0 to 1.",
+                    "Until when maps are taken, as a fraction of the sampling steps, 0 to 1.",
                 ),
                 io.Image.Input(
                     "source_images",

@@ -81,8 +81,8 @@ class P2PController(io.ComfyNode):
         ]
         if not chains:
             raise ValueError(
-                "Expected at least one edit, got none. Connect a P2P Word Swap to edit_1; "
-                "without edits the stock KSampler samples the prompt."
+                "Expected at least one edit, got none. Connect a P2P Word Swap, Refine or "
+                "Reweight to edit_1; without edits the stock KSampler samples the prompt."
             )
         encoded = build_controller(clip, source_prompt, chains)
         branches = encoded.controller.branches

@@ -69,8 +69,11 @@ def self_inputs(end: float, names: list[str]) -> list[Any]:
     return [inputs[name] for name in names]
 
 
-def word_window_inputs() -> list[Any]:
-    """The inputs that give single words windows of their own, and windows soft ends."""
+def word_window_inputs(only: str = "") -> list[Any]:
+    """The inputs that give single words windows of their own, and windows soft ends.
+
+    `only` is a sentence that says when they apply.
+    """
     return [
         io.String.Input(
             "word_windows",
@@ -80,13 +83,13 @@ def word_window_inputs() -> list[Any]:
             tooltip="Windows of their own for single words of the edited prompt, such as "
             "'butterfly: 0-1', one a line, ends as fractions of the sampling steps. All other "
             "words follow the window above. 'butterfly: 0-1 fade 0.2' ends softly; 'cat #2' is the "
-            "second cat.",
+            "second cat." + only,
         ),
         fraction_input(
             "cross_replace_fade",
             0.0,
-            "How softly the cross-attention window ends: the part of the sampling steps, 0 to 1, "
-            "over which it lets go. 0 is a hard end.",
+            "How softly the window above ends: the part of the sampling steps, 0 to 1, over which "
+            "it lets go. 0 is a hard end." + only,
             optional=True,
         ),
     ]
@@ -314,7 +317,7 @@ class P2PReweight(io.ComfyNode):
                     "of the sampling steps, 0 to 1.",
                 ),
                 chain_input(),
-                *word_window_inputs(),
+                *word_window_inputs(" Only with an own window."),
             ],
             outputs=[
                 Edit.Output(

@@ -163,7 +163,8 @@ class P2PKSamplerAdvanced(io.ComfyNode):
             category=CATEGORY,
             description="The P2P KSampler for a part of the steps, as the stock KSampler "
             "(Advanced). The edits' windows refer to all the steps, so an edit runs through "
-            "several of these nodes as through one.",
+            "several of these nodes as through one; only a Local Blend Mask looks at its words "
+            "anew in each.",
             **optional_schema(search_aliases=["prompt to prompt", "dual latent", "sampler"]),
             inputs=[
                 model_input(),
@@ -242,8 +243,8 @@ class P2PGuider(io.ComfyNode):
                     "guider",
                     optional=True,
                     tooltip="A guider whose guidance to use instead, such as DualCFGGuider: with "
-                    "its own model, negative prompt and scales, and the controller's prompts in "
-                    "the place of its positive prompt.",
+                    "its own model, negative prompt and scales (those above are then not used), "
+                    "and the controller's prompts in the place of its positive prompt.",
                 ),
                 io.Sigmas.Input(
                     "whole_schedule",
@@ -256,7 +257,7 @@ class P2PGuider(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="Whether the latent already holds the source and edited images that "
-                    "an earlier run with this controller returned.",
+                    "an earlier run with this controller returned; use it with DisableNoise.",
                 ),
             ],
             outputs=[

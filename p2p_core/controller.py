@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .alignment import Draft, Span, align, mapper
-from .edits import Edit, Pair, SelfInjection, held_tokens
+from .edits import Edit, Pair, SelfInjection, factors, held_tokens
 from .local_blend import LocalBlend
 from .schedules import Schedule, Window
 from .tokens import Prompt
@@ -182,18 +182,16 @@ def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Bran
     acting: list[Acting] = []
     for index, edit in enumerate(edits):
         held = held_tokens(present, spans, carried, edit, index)
+        if edit not in holding:
+            held = torch.zeros_like(held)
         schedule = edit.schedule
         if schedule is None and edit in holding:
             schedule = Schedule()
-        windows, follows = _windows(schedule, present)
-        acting.append(
-            Acting(
-                windows,
-                follows,
-                held if edit in holding else torch.zeros_like(held),
-                edit.factors(present),
-            )
-        )
+        acts = held > 0
+        for phrase, _ in edit.weights:
+            acts[present.tokens_of(phrase)] = True
+        windows, follows = _windows(schedule, present, acts)
+        acting.append(Acting(windows, follows, held, factors(present, edit.weights)))
     blend = blends[0] if blends else None
     if blend is not None:
         blend.columns(source, present)
@@ -201,11 +199,25 @@ def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Bran
     return Branch(chain, present, spans, carried, tuple(acting), injections, blend)
 
 
-def _windows(schedule: Schedule | None, edited: Prompt) -> tuple[tuple[Window, ...], Tensor]:
-    """A schedule's windows, and which of them each token follows."""
+def _windows(
+    schedule: Schedule | None, edited: Prompt, acts: Tensor
+) -> tuple[tuple[Window, ...], Tensor]:
+    """A schedule's windows, and which of them each token follows.
+
+    `acts`, bool[edited_tokens], are those that the edit acts on. Raises `ValueError` for a word's
+    window that none of them follows.
+    """
     follows = torch.zeros(edited.length, dtype=torch.int64)
     if schedule is None:
         return (), follows
     for number, (phrase, _) in enumerate(schedule.words, 1):
         follows[edited.tokens_of(phrase)] = number
+    for number, (phrase, _) in enumerate(schedule.words, 1):
+        if not (acts & (follows == number)).any():
+            raise ValueError(
+                f"Expected windows for words that the edit acts on, got one for {phrase!r}, which "
+                "it does not: it takes no attention of the source, another edit wrote it, or a "
+                "later window covers it. Leave this window out, or give it to the edit that acts "
+                "on the word."
+            )
     return (schedule.window, *(window for _, window in schedule.words)), follows

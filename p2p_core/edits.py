@@ -128,8 +128,9 @@ class Edit(Protocol):
         """Whether words of a span that this edit wrote take the source's attention."""
         ...
 
-    def factors(self, edited: Prompt) -> Tensor:
-        """What each token's attention is multiplied with: float[edited_tokens]."""
+    @property
+    def weights(self) -> Sequence[tuple[str, float]]:
+        """Phrases of the edited prompt and what their attention is multiplied with."""
         ...
 
 
@@ -147,6 +148,7 @@ class WordSwap:
     self_injection: SelfInjection = field(default_factory=lambda: SelfInjection(Window(0.0, 0.4)))
     holds: bool = field(default=True, init=False)
     tokenwise: bool = field(default=False, init=False)
+    weights: tuple[tuple[str, float], ...] = field(default=(), init=False)
 
     def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
         """Write the replacement, set apart from words that it would run into.
@@ -162,9 +164,6 @@ class WordSwap:
 
     def injects(self, span: Span) -> bool:
         return True
-
-    def factors(self, edited: Prompt) -> Tensor:
-        return torch.ones(edited.length)
 
 
 @dataclass(frozen=True)
@@ -183,6 +182,7 @@ class Refine:
     """Whoever made this edit, to be told the alignment that was found."""
     holds: bool = field(default=True, init=False)
     tokenwise: bool = field(default=True, init=False)
+    weights: tuple[tuple[str, float], ...] = field(default=(), init=False)
 
     def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
         """Raises `ValueError` if there are no words in the edited prompt."""
@@ -195,9 +195,6 @@ class Refine:
 
     def injects(self, span: Span) -> bool:
         return self.inject_swapped
-
-    def factors(self, edited: Prompt) -> Tensor:
-        return torch.ones(edited.length)
 
 
 @dataclass(frozen=True)
@@ -229,13 +226,6 @@ class Reweight:
     def injects(self, span: Span) -> bool:
         return True
 
-    def factors(self, edited: Prompt) -> Tensor:
-        """Raises `ValueError` for a word that the edited prompt lacks."""
-        factors = torch.ones(edited.length, dtype=torch.float64)
-        for phrase, factor in self.weights:
-            factors[edited.tokens_of(phrase)] *= factor
-        return factors
-
 
 def _gap(before: str, after: str) -> str:
     """A space where the words of two texts would run into one word."""
@@ -257,3 +247,14 @@ def held_tokens(
             for j in span.edited:
                 held[list(edited.words[j].tokens)] = 0.0
     return held
+
+
+def factors(edited: Prompt, weights: Sequence[tuple[str, float]]) -> Tensor:
+    """What each token's attention is multiplied with: float64[edited_tokens].
+
+    Raises `ValueError` for a phrase that the edited prompt lacks.
+    """
+    factors = torch.ones(edited.length, dtype=torch.float64)
+    for phrase, factor in weights:
+        factors[edited.tokens_of(phrase)] *= factor
+    return factors

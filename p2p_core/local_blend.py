@@ -28,7 +28,8 @@ class LocalBlend:
     `source_words` and `edited_words` make the mask, each looked up in its own prompt and seen in
     its own image; where `subtract_words` (of the edited prompt) are is taken out of it. A map
     counts where it is above `threshold` of its maximum; `softness` is the width of the ramp around
-    the threshold, 0 a hard edge; `grow` widens the mask by so many latent cells. Blending begins
+    the threshold, 0 a hard edge; `grow` widens the mask by so many latent cells, but not over what
+    is subtracted. Blending begins
     when progress passes `start`. `user_mask`, float[images height width] in 0–1 of any size, is
     joined to the words' mask by `join`, or is the mask where there are no words. `background`, a
     latent, takes the source's place outside the mask (paper figure 12). `resolution` is the side of
@@ -98,10 +99,10 @@ class LocalBlend:
         mask = torch.stack(parts).amax(0) if parts else user
         if parts and self.user_mask is not None:
             mask = torch.maximum(mask, user) if self.join == "union" else mask * user
-        if self.subtract_words:
-            mask = mask * (1 - self._region(subtract, size))
         if self.grow:
             mask = F.max_pool2d(mask[:, None], 2 * self.grow + 1, stride=1, padding=self.grow)[:, 0]
+        if self.subtract_words:
+            mask = mask * (1 - self._region(subtract, size))
         return mask
 
     def _region(self, maps: Tensor, size: torch.Size) -> Tensor:

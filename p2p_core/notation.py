@@ -21,11 +21,16 @@ def parse_factors(text: str, factor: float) -> tuple[tuple[str, float], ...]:
     """Words with a number each, or with `factor` where they have none of their own.
 
     "fluffy, tail: -1" with 2 → (("fluffy", 2.0), ("tail", -1.0)). Raises `ValueError` naming what
-    is no number.
+    is no number or has no word.
     """
     factors: list[tuple[str, float]] = []
     for part in parse_words(text):
         word, colon, value = (piece.strip() for piece in part.rpartition(":"))
+        if colon and not word:
+            raise ValueError(
+                f"Expected a word before its factor, got {part!r} in {text!r}. "
+                "Write such as 'fluffy: 2'."
+            )
         factors.append((word, _number(value, text)) if colon else (part, factor))
     return tuple(factors)
 

@@ -61,22 +61,26 @@ class Prompt:
         Raises `ValueError` as `find` does.
         """
         numbered = _NUMBERED.fullmatch(phrase.strip())
-        if numbered:
+        if numbered and not self._spelled(split_words(phrase)):  # a prompt may say "room #5" itself
             found = [self.find(numbered["phrase"], int(numbered["number"]))]
         else:
             found = self._occurrences(phrase)
         return sorted({t for words in found for i in words for t in self.words[i].tokens})
 
     def _occurrences(self, phrase: str) -> list[range]:
-        wanted = [piece.casefold() for piece in split_words(phrase)]
+        wanted = split_words(phrase)
         if not wanted:
             raise ValueError(f"Expected a word of the prompt, got {phrase!r}. {self._vocabulary()}")
-        here, size = [word.text.casefold() for word in self.words], len(wanted)
-        starts = range(len(here) - size + 1)
-        found = [range(i, i + size) for i in starts if here[i : i + size] == wanted]
+        found = self._spelled(wanted)
         if not found:
             raise ValueError(f"{phrase!r} is not in the prompt {self.text!r}. {self._vocabulary()}")
         return found
+
+    def _spelled(self, words: Sequence[str]) -> list[range]:
+        wanted = [word.casefold() for word in words]
+        here, size = [word.text.casefold() for word in self.words], len(wanted)
+        starts = range(len(here) - size + 1)
+        return [range(i, i + size) for i in starts if here[i : i + size] == wanted]
 
     def _vocabulary(self) -> str:
         return "Its words are: " + ", ".join(word.text for word in self.words) + "."

@@ -66,7 +66,7 @@ def fresh(random, unused):
 def draw_case(random, words):
     """Up to four links in any order, each changing words that the ones before it kept.
 
-    Its schedules are drawn last: they name words of the finished prompt.
+    Its schedules are drawn last: they name words of the finished prompt that the link acts on.
     """
     unused = random.sample(NEW, len(NEW))
     case = Case([Cell((word,), (word,)) for word in words])
@@ -82,22 +82,27 @@ def draw_case(random, words):
             gone = random.random() < 0.2 and len(case.words) > 1
             case.cells[at] = Cell((word,), () if gone else fresh(random, unused), index)
             replacement = " ".join(case.cells[at].edited)
-            made.append(lambda s, own, w=word, r=replacement: WordSwap(w, r, 1, s, own))
+            made.append((lambda s, own, w=word, r=replacement: WordSwap(w, r, 1, s, own), True))
         elif kind == "refine":
             refine(random, case, kept, index, unused)
             text, inject = " ".join(case.words), random.random() < 0.5
-            made.append(lambda s, own, t=text, i=inject: Refine(t, i, s, own))
+            made.append((lambda s, own, t=text, i=inject: Refine(t, i, s, own), inject))
         else:
             made.append(None)
-    for make in made:
-        schedule, own = draw_schedule(random, case.words), draw_self(random)
-        if make is None:
+    for index, link in enumerate(made):
+        own = draw_self(random)
+        if link is None:
             count = random.randint(1, min(2, len(case.words)))
             names = random.sample(case.words, count)
             weights = tuple((name, random.choice((-2.0, 0.0, 0.3, 1.0, 3.7))) for name in names)
+            schedule = draw_schedule(random, names if any(made) else case.words)
             case.chain.append(Reweight(weights, random.choice((None, schedule)), own))
         else:
-            case.chain.append(make(schedule, own))
+            make, injects = link
+            written = [cell for cell in case.cells if injects and cell.edit == index]
+            held = [cell for cell in case.cells if cell.edit is None]
+            words = [word for cell in held + written if cell.source for word in cell.edited]
+            case.chain.append(make(draw_schedule(random, words), own))
     return case
 
 

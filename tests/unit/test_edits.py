@@ -273,6 +273,40 @@ def reference_blend(x, maps, alpha_layers, substruct, threshold=0.3):
     return x[:1] + mask.float() * (x - x[:1])
 
 
+@pytest.mark.parametrize(
+    ("chain", "phrase"),
+    [
+        ((Refine("a big cat", schedule=Schedule(words=(("big", Window()),))),), "big"),
+        (
+            (
+                WordSwap("cat", "dog"),
+                WordSwap("a", "one", schedule=Schedule(words=(("dog", Window()),))),
+            ),
+            "dog",
+        ),
+        (
+            (
+                WordSwap("cat", "dog"),
+                Reweight((("dog", 2.0),), Schedule(words=(("a", Window()),))),
+            ),
+            "a",
+        ),
+        ((WordSwap("a", "one", schedule=Schedule(words=(("cat", Window()),) * 2)),), "cat"),
+    ],
+)
+def test_a_window_for_a_word_that_the_edit_leaves_alone_says_so(chain, phrase):
+    with pytest.raises(ValueError, match=f"got one for '{phrase}', which it does not"):
+        plan("a cat", [chain], reader())
+
+
+def test_a_window_for_a_word_that_is_faded_to_one_is_no_error():
+    chain = (
+        WordSwap("cat", "dog"),
+        Reweight((("dog", 1.0),), Schedule(words=(("dog", Window()),))),
+    )
+    assert plan("a cat", [chain], reader()).branches
+
+
 @pytest.mark.parametrize("subtract", [(), ("grass",)])
 def test_local_blend_is_the_references(subtract):
     generator = torch.Generator().manual_seed(3)

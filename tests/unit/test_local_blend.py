@@ -63,6 +63,11 @@ def test_words_are_taken_out_of_a_mask_of_ones_own():
     assert torch.equal(mask(TOP, subtract_words=("hat",)), TOP * (1 - LEFT))
 
 
+def test_a_grown_mask_leaves_out_what_is_subtracted():
+    assert torch.equal(mask(edited_words=("cat",), grow=1).sum(), torch.tensor(12.0))
+    assert not mask(edited_words=("cat",), grow=1, subtract_words=("hat",))[..., :2].any()
+
+
 def test_source_and_edited_words_are_each_seen_in_their_own_image():
     blend = LocalBlend(source_words=("cat",), edited_words=("dog",))
     here, there = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)

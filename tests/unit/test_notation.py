@@ -51,3 +51,15 @@ def test_every_occurrence_or_the_one_that_is_numbered():
         prompt.tokens_of("cat #3")
     with pytest.raises(ValueError, match="Its words are: a, cat, and"):
         prompt.tokens_of("bird")
+
+
+def test_a_number_that_the_prompt_has_itself():
+    prompt = reader()("a cat in cat #2 and a cat")
+    (hash_sign,) = (word for word in prompt.words if word.text == "#")
+    assert set(hash_sign.tokens) < set(prompt.tokens_of("cat #2"))
+    assert prompt.tokens_of("cat #3") == list(prompt.words[-1].tokens)
+
+
+def test_a_factor_without_a_word_says_so():
+    with pytest.raises(ValueError, match="a word before its factor, got ': 2'"):
+        parse_factors("cat: 1, : 2", 1.0)

@@ -64,6 +64,7 @@ def look(run: Run, words: Sequence[str], side: float | None, window: Window) -> 
                 columns = torch.cat([columns, torch.zeros_like(columns[:, :1])], dim=1)
             columns[list(rows.block(block)), at] = found.repeat(controller.length // prompt.length)
             named += [(row, word, at) for row in rows.block(block)]
+    named.sort(key=lambda one: one[0])  # row by row, words in the order they were met
     for word in words:
         if word.casefold() not in looks:
             texts = " and ".join(repr(prompt.text) for prompt in controller.prompts)
@@ -78,4 +79,4 @@ def look(run: Run, words: Sequence[str], side: float | None, window: Window) -> 
     steps = torch.stack(
         [total / count for here, (total, count) in sorted(maps.sums.items()) if window.weight(here)]
     )
-    return [Seen(row, word, mean[row, at], steps[:, row, at]) for row, word, at in sorted(named)]
+    return [Seen(row, word, mean[row, at], steps[:, row, at]) for row, word, at in named]
