@@ -10,9 +10,14 @@ PROMPT = "a red circle on the grass"
 
 @dataclass(frozen=True)
 class Settings:
-    """One sampling run; small, because what is compared is exact."""
+    """One sampling run; small, because what is compared is exact.
 
-    seed: int = 6
+    Where a picture is near a fork, between two shapes for instance, rounding grows from step to
+    step: with seed 5 the stock sampler's own runs in batches of 1 and of 2 differ by 1e-5, with
+    this seed by 1e-6.
+    """
+
+    seed: int = 0
     steps: int = 5
     cfg: float = 3.0
     sampler_name: str = "euler"
