@@ -81,7 +81,7 @@ def measure(repeats: int, accelerator: bool) -> dict[str, Any]:
         for n in (1, 2, 4, 8)
     }
     del sd15, one
-    sdxl = Bench.of(bench.SDXL, *((128, 10) if accelerator else (32, 1)))
+    sdxl = Bench.of(bench.SDXL, *((128, 10) if accelerator else (64, 1)))
     against_stock("sdxl", sdxl, sdxl.ours([bench.REFINE_REWEIGHT]))
     return report
 

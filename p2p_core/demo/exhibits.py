@@ -25,7 +25,7 @@ MARGIN = 4
 FADER = (-2.0, -1.0, -0.5, 0.0, 1.0)
 """Factors of the reweighting sheet, up to leaving the word alone: there the pattern is whole."""
 
-REFINE_WINDOWS: Mapping[str, float] = {"cross_replace_end": 0.8, "self_replace_end": 0.2}
+REFINE_WINDOWS: Mapping[str, float] = {"cross_replace_end": 0.5, "self_replace_end": 0.2}
 FADER_WINDOWS: Mapping[str, float] = {"self_replace_end": 0.2}
 
 

@@ -64,8 +64,8 @@ WINDOWS: dict[str, dict[str, float]] = {
 ADDED: tuple[Pair, ...] = tuple(
     Pair(
         with_article(f"{colour} {shape} {ground}"),
-        f"{colour} {shape}",
-        f"{pattern} {colour} {shape}",
+        with_article(f"{colour} {shape}"),
+        with_article(f"{pattern} {colour} {shape}"),
         ({"colour": colour, "pattern": pattern},),
     )
     for pattern, colour, shape, ground in (

@@ -21,7 +21,7 @@ from .exhibits import Exhibit
 from .pairs import ADDED, FADED, PAIRS
 from .studio import Studio
 
-SEEDS = {"word_swap": 4, "refine": 3, "reweight": 2}
+SEEDS = {"word_swap": 4, "refine": 4, "reweight": 2}
 """Pictures of each prompt."""
 
 
