@@ -77,13 +77,13 @@ class CrossEdit:
         """The layer's output under the edited maps; rows without an edit get plain attention."""
         value = v.clone()
         for rows, matrix in self.inject:
-            value[rows] = matrix.to(v.dtype) @ v[rows]
-        out = attention(q[self.gather], k[self.gather], value)
+            value.index_copy_(0, rows, matrix.to(v.dtype) @ v.index_select(0, rows))
+        out = attention(q.index_select(0, self.gather), k.index_select(0, self.gather), value)
         if len(self.keeping):
             own = self.rows[self.keeping]
-            out = out.index_add(
-                0, own, attention(q[own], k[own], v[own] * self.keep[self.keeping].to(v.dtype))
-            )
+            keep = self.keep[self.keeping].to(v.dtype)
+            q, k, v = (tensor.index_select(0, own) for tensor in (q, k, v))
+            out.index_add_(0, own, attention(q, k, v * keep))
         return out
 
     def adjust(self, output: Tensor, attention: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -93,10 +93,9 @@ class CrossEdit:
         """
         for rows, matrix in self.inject:
             source = self.gather[rows]
-            output = output.index_add(
-                0, rows, attention(q[source], k[source], matrix.to(v.dtype) @ v[rows])
-            )
-        rows = self.rows
-        return output.index_add(
-            0, rows, attention(q[rows], k[rows], v[rows] * (self.keep - 1).to(v.dtype))
-        )
+            value = matrix.to(v.dtype) @ v.index_select(0, rows)
+            injected = attention(q.index_select(0, source), k.index_select(0, source), value)
+            output = output.index_add(0, rows, injected)
+        q, k, v = (tensor.index_select(0, self.rows) for tensor in (q, k, v))
+        lost = attention(q, k, v * (self.keep - 1).to(v.dtype))
+        return output.index_add(0, self.rows, lost)

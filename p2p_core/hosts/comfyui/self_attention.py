@@ -79,7 +79,7 @@ class SelfEdit:
         rows = self.gather(n.shape[1])
         if context is not n or rows is None:
             return n, context, value
-        swapped = n[rows]
+        swapped = n.index_select(0, rows)
         return swapped, swapped, value
 
     def _override(self, theirs: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
@@ -95,7 +95,7 @@ class SelfEdit:
             if CROSS_MARK not in options and q.shape == k.shape and q.shape[0] == self.rows:
                 rows = self.gather(q.shape[1])
                 if rows is not None:
-                    q, k = q[rows], k[rows]
+                    q, k = q.index_select(0, rows), k.index_select(0, rows)
             if theirs is not None:
                 return theirs(attention, q, k, v, *args, **named)
             return attention(q, k, v, *args, **named)
