@@ -8,6 +8,7 @@ from .attention_maps import P2PAttentionMaps
 from .controller import P2PController
 from .demo import P2PDemoCheckpoint
 from .edits import P2PRefine, P2PReweight, P2PWordSwap
+from .inversion import P2PLoadInversion, P2PNullTextInversion, P2PSaveInversion
 from .local_blend import P2PLocalBlend
 from .sampling import P2PGuider, P2PKSampler, P2PKSamplerAdvanced
 
@@ -25,6 +26,9 @@ class PromptToPromptExtension(ComfyExtension):
             P2PKSampler,
             P2PKSamplerAdvanced,
             P2PGuider,
+            P2PNullTextInversion,
+            P2PSaveInversion,
+            P2PLoadInversion,
             P2PAttentionMaps,
             P2PDemoCheckpoint,
         ]

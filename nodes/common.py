@@ -15,6 +15,9 @@ Controller = io.Custom("P2P_CONTROLLER")
 Run = io.Custom("P2P_RUN")
 """A sampling run, to be looked at: `p2p_core.hosts.comfyui.viewing.Run`."""
 
+Inversion = io.Custom("P2P_INVERSION")
+"""How to sample a given image: `p2p_core.inversion.record.Inversion`."""
+
 CATEGORY = "prompt-to-prompt"
 
 RESOLUTIONS: dict[str, float | None] = {

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..p2p_core.hosts.comfyui.sampling import EditGuider
 from ..p2p_core.hosts.comfyui.viewing import Run as SamplingRun
-from .common import CATEGORY, Controller, Run, optional_schema
+from .common import CATEGORY, Controller, Inversion, Run, optional_schema
 
 
 def model_input() -> Any:
@@ -36,6 +36,15 @@ def positive_input() -> Any:
         optional=True,
         tooltip="The controller's positive output after other nodes had it, such as Apply "
         "ControlNet. Leave free otherwise.",
+    )
+
+
+def inversion_input() -> Any:
+    return Inversion.Input(
+        "inversion",
+        optional=True,
+        tooltip="An inversion of the latent image, from P2P Null-text Inversion: the source is "
+        "then that image. Prompt, steps, scheduler and cfg must be those that it was made with.",
     )
 
 
@@ -143,6 +152,7 @@ class P2PKSampler(io.ComfyNode):
                     "Below 1 starts from the given latent image.",
                 ),
                 positive_input(),
+                inversion_input(),
             ],
             outputs=outputs(),
         )
@@ -259,6 +269,7 @@ class P2PGuider(io.ComfyNode):
                     tooltip="Whether the latent already holds the source and edited images that "
                     "an earlier run with this controller returned; use it with DisableNoise.",
                 ),
+                inversion_input(),
             ],
             outputs=[
                 io.Guider.Output(
@@ -280,6 +291,7 @@ class P2PGuider(io.ComfyNode):
         guider: Any = None,
         whole_schedule: Any = None,
         continues: bool = False,
+        inversion: Any = None,
     ) -> io.NodeOutput:
         if guider is None:
             guider = comfy.samplers.CFGGuider(model)
@@ -287,6 +299,11 @@ class P2PGuider(io.ComfyNode):
             guider.set_cfg(cfg)
         return io.NodeOutput(
             EditGuider(
-                guider, controller, positive=positive, sigmas=whole_schedule, continues=continues
+                guider,
+                controller,
+                positive=positive,
+                sigmas=whole_schedule,
+                continues=continues,
+                inversion=inversion,
             )
         )

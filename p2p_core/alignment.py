@@ -229,7 +229,10 @@ def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
                 matrix[rows, columns] = 1.0
             elif rows and columns:
                 matrix[torch.tensor(rows)[:, None], torch.tensor(columns)] = 1.0 / len(columns)
-    (start, end, padding), (to_start, to_end, to_padding) = map(_special_blocks, (source, edited))
+    first = edited.words[0].tokens[0]
+    (start, end, padding), (to_start, to_end, to_padding) = (
+        _special_blocks(prompt, first) for prompt in (source, edited)
+    )
     _spread(matrix, start, to_start)
     if padding and to_padding:
         _spread(matrix, end, to_end)
@@ -255,16 +258,14 @@ def _token_runs(source: Prompt, edited: Prompt, span: Span) -> list[tuple[list[i
     return runs
 
 
-def _special_blocks(prompt: Prompt) -> tuple[list[int], list[int], list[int]]:
-    """Positions of the special tokens of all chunks of a prompt with words: start, end, padding.
+def _special_blocks(prompt: Prompt, first: int) -> tuple[list[int], list[int], list[int]]:
+    """Positions of the special tokens of all chunks of a prompt: start, end, padding.
 
-    A chunk begins with as many start tokens as stand before the first word, and one end token
-    follows its words.
+    A chunk begins with `first` start tokens, and one end token follows its words.
     """
     taken = sorted(t for word in prompt.words for t in word.tokens)
-    first = taken[0]
     starts, ends, padding = list(range(first)), list[int](), list[int]()
-    for a, b in pairwise([*taken, prompt.length + first]):
+    for a, b in pairwise([*(taken or [first - 1]), prompt.length + first]):
         starts += range(max(a + 1, b - first), min(b, prompt.length))
         rest = range(a + 1, b - first)
         ends += rest[:1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .alignment import Draft, Span, align, mapper
-from .edits import Edit, Pair, SelfInjection, factors, held_tokens
+from .edits import Edit, Pair, Refine, SelfInjection, factors, held_tokens
 from .local_blend import LocalBlend
 from .schedules import Schedule, Window
 from .tokens import Prompt
@@ -150,10 +150,10 @@ def plan(text: str, chains: Sequence[Chain], read: Callable[[str], Prompt]) -> C
     prompt.
     """
     source = read(text)
-    if not source.words:
+    if not source.words and not all(isinstance(chain[0], Refine) for chain in chains if chain):
         raise ValueError(
-            f"Expected a source prompt with words in it, got {text!r}. "
-            "Describe the image to be edited."
+            f"Expected a source prompt with words in it, got {text!r}. Describe the image to be "
+            "edited; without words, only a Refine can begin a chain, and everything in it is new."
         )
     return Controller(source, tuple(_branch(source, chain, read) for chain in chains))
 

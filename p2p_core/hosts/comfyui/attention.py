@@ -105,6 +105,20 @@ class Run:
         self.size = size
         self._calls: dict[Any, tuple[CrossEdit | None, SelfEdit | None]] = {}
 
+    def tokens(self, options: dict[str, Any], texts: Tensor) -> Tensor:
+        """A call's text tokens, float[rows tokens channels], those that change by step as now."""
+        uuids = options["uuids"]
+        here = progress(float(options["sigmas"][0]), self.sigmas)
+        chunk = texts.shape[0] // len(uuids)
+        for n, name in enumerate(uuids):
+            nulls = self.carried[name].nulls if name in self.carried else None
+            if nulls is not None:
+                now = nulls[min(int(here * len(nulls) + 1e-3), len(nulls) - 1)].to(texts)
+                copies = (chunk // now.shape[0], texts.shape[1] // now.shape[1], 1)
+                texts = texts.clone()
+                texts[n * chunk : (n + 1) * chunk] = now.repeat(copies)
+        return texts
+
     def looks(self, options: dict[str, Any], x: Tensor) -> list[Look]:
         """The looks taken at one call; none at a call that sees a part of the image."""
         if x.shape[-2:] != self.size:
@@ -186,6 +200,7 @@ def attach(model: Any) -> Any:
     ) -> Any:
         run = options.get(RUN_KEY)
         if run is not None and c_crossattn is not None:
+            c_crossattn = run.tokens(options, c_crossattn)
             options = _with_edits(options, run, blocks, x, c_crossattn.shape[1])
         return executor(x, t, c_concat, c_crossattn, control, options, **extra)
 

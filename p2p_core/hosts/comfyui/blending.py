@@ -1,6 +1,6 @@
-"""Local blend inside any of the host's samplers.
+"""What is set in a sampler's latents while it runs: local blends, and sources put back.
 
-A sampler's own x is blended in place whenever it evaluates the network at a level of the schedule,
+A sampler's own x is changed in place whenever it evaluates the network at a level of the schedule,
 and once more when it is done: for Euler that is the authors' loop, blending after every step.
 """
 
@@ -22,7 +22,11 @@ from ...schedules import progress
 
 
 class Blending:
-    """The local blends of one run: the maps that they need and the masks that come of them."""
+    """The local blends of one run: the maps that they need and the masks that come of them.
+
+    With a `trajectory`, float[levels sources channels height width], one of every level of
+    `sigmas`, the sources are put back on it first (direct inversion).
+    """
 
     def __init__(
         self,
@@ -31,8 +35,10 @@ class Blending:
         sides: Sequence[float],
         size: torch.Size,
         sigmas: Sequence[float],
+        trajectory: Tensor | None = None,
     ) -> None:
         self.rows, self.sigmas, self.size = rows, sigmas, size
+        self.trajectory = trajectory
         self.blends = {
             n: branch.blend
             for n, branch in enumerate(controller.branches)
@@ -49,7 +55,7 @@ class Blending:
         self.masks: dict[int, Tensor] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.blends)
+        return bool(self.blends) or self.trajectory is not None
 
     def apply(self, x: Tensor, sigma: float, model: Any, seed: int, done: bool = False) -> None:
         """Blend the sampler's x, float[rows channels height width], at a noise level, in place.
@@ -59,6 +65,9 @@ class Blending:
         """
         here = progress(sigma, self.sigmas)
         sources, edits = list(self.rows.block(-1)), self.rows.block
+        if self.trajectory is not None:
+            level = min(range(len(self.sigmas)), key=lambda n: abs(self.sigmas[n] - sigma))
+            x[sources] = self.trajectory[level].to(x)
         for n, wanted in self.blends.items():
             unseen = n in self.maps and not self.maps[n].sums
             if here <= wanted.start + 1e-6 or (unseen and not done):
@@ -84,8 +93,8 @@ class Blending:
         function = getattr(sampler, "sampler_function", None)
         if function is None:
             raise ValueError(
-                f"Expected one of ComfyUI's own samplers for a local blend, got "
-                f"{type(sampler).__name__}. Choose another sampler or leave the blend out."
+                "Expected one of ComfyUI's own samplers for a local blend or direct inversion, got "
+                f"{type(sampler).__name__}. Choose another sampler or leave them out."
             )
 
         @wraps(function)

@@ -61,6 +61,8 @@ class Carried:
     maps: tuple[WordMaps, ...] = ()
     sigmas: tuple[float, ...] | None = None
     """The noise levels that windows refer to; None: those of the run."""
+    nulls: Tensor | None = None
+    """float[steps images tokens channels]: what its tokens are at each step, the same for edits."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,31 @@ def _stack(entries: list[list[Any]], length: int) -> list[Any]:
     return [cond, extra]
 
 
-def batched(conditioning: Conditioning, carried: Carried, name: str) -> Conditioning:
+def source_alone(encoded: EncodedController) -> Conditioning:
+    """The source prompt's own conditioning, one row, as a text encoder gives it."""
+    length, prompts = encoded.controller.source.length, len(encoded.controller.prompts)
+
+    def first(value: Any) -> Any:
+        several = isinstance(value, Tensor) and value.ndim and value.shape[0] == prompts
+        return value[:1] if several else value
+
+    return [
+        [
+            cond[:1, :length],
+            {key: first(value) for key, value in extra.items() if key != CONTROLLER_KEY},
+        ]
+        for cond, extra in encoded.conditioning
+    ]
+
+
+def batched(
+    conditioning: Conditioning, carried: Carried, name: str, nulls: Tensor | None = None
+) -> Conditioning:
     """Conditioning for all rows of a batch.
 
     Entries that the controller made, one row a prompt, get its edits; others may have one row or
-    one a source. Raises `ValueError` for other counts, for entries of another controller, and for
-    prompts joined to the controller's.
+    one a source, and are told their tokens at each step if there are `nulls`. Raises `ValueError`
+    for other counts, for entries of another controller, and for prompts joined to the controller's.
     """
     rows = carried.rows
     batched: Conditioning = []
@@ -132,6 +153,9 @@ def batched(conditioning: Conditioning, carried: Carried, name: str) -> Conditio
                     f"Encode one {name} prompt, or as many as the latent batch has images."
                 )
             given = {key: _by_image(value, rows) for key, value in extra.items()}
+            if nulls is not None:
+                cond = cond.expand(rows.sources, -1, -1)
+                given[CARRIED_KEY] = Carried(None, rows, sigmas=carried.sigmas, nulls=nulls)
             batched.append([_by_image(cond, rows), given])
             continue
         if maker is not carried.controller:

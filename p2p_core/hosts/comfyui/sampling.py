@@ -16,9 +16,11 @@ from torch import Tensor
 
 from ...attention_maps import WordMaps
 from ...controller import Rows
+from ...inversion.record import Inversion
 from .attention import attach, cross_attention_sides
 from .blending import Blending
 from .conditioning import CONTROLLER_KEY, Carried, Conditioning, EncodedController, batched
+from .replaying import apply, check, put_back, start
 
 
 class EditGuider:
@@ -29,7 +31,7 @@ class EditGuider:
     changed. `positive` is the controller's conditioning after other nodes had it, where the other
     guider does not have it already; `sigmas` is the whole schedule where a run is only a part of
     it, so that windows refer to the whole; `continues` says that latents already hold all rows, as
-    an earlier run left them.
+    an earlier run left them. With an `inversion` the sources are its images, whatever the noise.
 
     Raises `ValueError` for a guider without a positive prompt and for a `positive` of another make.
     """
@@ -42,9 +44,11 @@ class EditGuider:
         positive: Conditioning | None = None,
         sigmas: Tensor | None = None,
         continues: bool = False,
+        inversion: Inversion | None = None,
     ) -> None:
         self.guider, self.encoded = guider, encoded
         self.sigmas, self.continues = sigmas, continues
+        self.inversion = inversion
         self.masks: Tensor | None = None
         if "positive" not in getattr(guider, "original_conds", {}):
             raise ValueError(
@@ -79,7 +83,8 @@ class EditGuider:
     ) -> Tensor:
         """All rows: the sources, then each edit's images; afterwards `masks` holds their masks.
 
-        Raises `ValueError` for latents and conditionings that don't fit the controller.
+        Raises `ValueError` for latents and conditionings that don't fit the controller or the
+        inversion.
         """
         model = self.guider.model_patcher
         sides = cross_attention_sides(model)
@@ -92,7 +97,25 @@ class EditGuider:
             sides,
             latent_image.shape[-2:],
             levels,
+            put_back(self.inversion),
         )
+        conditionings = {
+            name: self.positive if name == "positive" else _as_conditioning(conds)
+            for name, conds in self.guider.original_conds.items()
+        }
+        patched, nulls = attach(model), dict[str, Tensor | None]()
+        if self.inversion is not None:
+            check(self.inversion, self.guider, self.encoded, conditionings, sampler, sigmas)
+            self.inversion.check_latent(latent_image)
+            if noise.any() or denoise_mask is not None or self.continues:
+                raise ValueError(
+                    "Expected no noise, noise mask or continued run beside an inversion, which "
+                    "says where sampling starts. Connect DisableNoise, take the mask off the "
+                    "latent (P2P Local Blend Mask takes one), and sample all steps at once."
+                )
+            patched, conditionings = apply(self.inversion, patched, self.encoded, conditionings)
+            latent_image = start(self.inversion, model)
+            nulls["negative"] = self.inversion.found.nulls
         carried = Carried(
             self.encoded.controller, rows, (*blending.maps.values(), *maps), tuple(levels)
         )
@@ -100,13 +123,11 @@ class EditGuider:
         guider.original_conds = {}
         guider.inner_set_conds(
             {
-                name: batched(
-                    self.positive if name == "positive" else _as_conditioning(conds), carried, name
-                )
-                for name, conds in self.guider.original_conds.items()
+                name: batched(given, carried, name, nulls.get(name))
+                for name, given in conditionings.items()
             }
         )
-        guider.model_patcher = attach(guider.model_patcher)
+        guider.model_patcher = patched
         guider.model_options = guider.model_patcher.model_options
         result = guider.sample(
             _all_rows(noise[: rows.sources], rows),
@@ -160,20 +181,22 @@ def sample(
     end_at_step: int | None = None,
     add_noise: bool = True,
     leftover_noise: bool = False,
+    inversion: Inversion | None = None,
     maps: tuple[WordMaps, ...] = (),
 ) -> Result:
     """Sample source and edits side by side, as the stock KSampler and KSamplerAdvanced would.
 
     The source latent is what those make of the source prompt with the same settings. `edited` are
-    the edited images' latents to go on from where `latent` holds the source's. Raises `ValueError`
-    for a model without cross-attention, latents of the wrong shape and conditionings that don't
-    match.
+    the edited images' latents to go on from where `latent` holds the source's. With an `inversion`
+    of `latent` sampling starts where that says, and `seed` does nothing. Raises `ValueError` for a
+    model without cross-attention, latents of the wrong shape, conditionings that don't match, and
+    settings that are not the inversion's.
     """
     stock = comfy.samplers.KSampler(
         model,
         steps=steps,
         device=model.load_device,
-        sampler=sampler_name,
+        sampler=sampler_name if inversion is None else "euler",  # some samplers have own levels
         scheduler=scheduler,
         denoise=denoise,
         model_options=model.model_options,
@@ -188,16 +211,21 @@ def sample(
     guider.set_conds(encoded.conditioning, negative)
     guider.set_cfg(cfg)
     edits = EditGuider(
-        guider, encoded, positive=positive, sigmas=stock.sigmas, continues=edited is not None
+        guider,
+        encoded,
+        positive=positive,
+        sigmas=stock.sigmas,
+        continues=edited is not None,
+        inversion=inversion,
     )
-    samples = _samples(model, latent)
-    if add_noise:
+    samples = samples_of(model, latent)
+    if add_noise and inversion is None:
         noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     else:
         noise = torch.zeros_like(samples, device="cpu")
     start, mask = samples, latent.get("noise_mask")
     if edited is not None:
-        start = torch.cat([samples, _samples(model, edited).to(samples)])
+        start = torch.cat([samples, samples_of(model, edited).to(samples)])
         rows = edits.rows(len(start))
         if rows.sources != len(samples):
             raise ValueError(
@@ -254,7 +282,8 @@ def _as_conditioning(conds: list[dict[str, Any]]) -> Conditioning:
     ]
 
 
-def _samples(model: Any, latent: dict[str, Any]) -> Tensor:
+def samples_of(model: Any, latent: dict[str, Any]) -> Tensor:
+    """A node's latent images; raises `ValueError` for other latents than the model's."""
     samples = latent["samples"]
     if getattr(samples, "is_nested", False):
         raise ValueError(

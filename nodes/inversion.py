@@ -1,0 +1,323 @@
+"""Nodes that invert real images, and keep the inversions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import folder_paths
+import latent_preview
+from comfy_api.latest import io
+from server import PromptServer
+
+from ..p2p_core.hosts.comfyui.inverting import METHODS, Options, invert_latent
+from ..p2p_core.inversion.null_text import Schedule
+from ..p2p_core.inversion.record import Inversion as Inverted
+from ..p2p_core.inversion.task import Progress
+from .common import CATEGORY, Inversion, fraction_input, optional_schema
+
+SUFFIX = ".p2p.safetensors"
+"""What inversions are saved as, to find them again among other files."""
+
+
+def told(inversion: Inverted) -> str:
+    """What an inversion says of itself."""
+    psnr = ", ".join(f"{one:.1f}" for one in inversion.psnr)
+    text = f"{inversion.method}: reconstruction {psnr} dB"
+    if not inversion.prompt.strip():
+        text += "\nwithout a source prompt: only P2P Refine can edit this, and nothing is held"
+    return text
+
+
+class P2PNullTextInversion(io.ComfyNode):
+    """Find the noise and the null texts that make a given image (null-text inversion)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2P_NullTextInversion",
+            display_name="P2P Null-text Inversion",
+            category=CATEGORY,
+            description="Finds how the model would have made a given image, so that it can be "
+            "edited by its prompt like a generated one. Connect the inversion to a P2P KSampler "
+            "and the source prompt to the P2P Controller.",
+            **optional_schema(
+                search_aliases=["prompt to prompt", "inversion", "real image", "DDIM inversion"]
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="The model to edit with: SD1.x, SD2.x or SDXL."),
+                io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
+                io.Vae.Input("vae", tooltip="To tell in decibels how well the image comes back."),
+                io.Latent.Input("latent", tooltip="The image, from VAE Encode; or several."),
+                io.Conditioning.Input(
+                    "negative",
+                    tooltip="The negative prompt that editing will use: usually an empty text. "
+                    "Null-text inversion begins with it.",
+                ),
+                io.String.Input(
+                    "source_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="What the image shows. The better it fits, the better words can be "
+                    "edited; empty works, but then there are none to hold on to.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default=METHODS[0],
+                    tooltip="null-text: the source runs freely and comes back by optimised null "
+                    "texts. negative-prompt: the source prompt instead of them, at once. direct: "
+                    "the source is put back on its path at every step, exact and fast. ddim: plain "
+                    "inversion. noise: the image with noise, for a denoise below 1 and a local "
+                    "blend.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=1000,
+                    tooltip="How many sampling steps; the P2P KSampler must take as many.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="The guidance scale that editing will use; null texts are made for it.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.KSampler.SCHEDULERS,
+                    default="normal",
+                    tooltip="How the noise falls over the steps; the P2P KSampler must take it "
+                    "too.",
+                ),
+                fraction_input(
+                    "denoise",
+                    1.0,
+                    "How far towards noise to go, 0 to 1; the P2P KSampler must take it too.",
+                ),
+                io.Int.Input(
+                    "inner_steps",
+                    default=10,
+                    min=0,
+                    max=100,
+                    tooltip="null-text: at most so many optimisation steps at each sampling step.",
+                ),
+                io.Float.Input(
+                    "early_stop",
+                    default=1e-5,
+                    min=0.0,
+                    max=1.0,
+                    step=1e-6,
+                    round=False,
+                    tooltip="null-text: a step is good enough at this loss. Higher is faster, "
+                    "lower closer.",
+                ),
+                io.Int.Input(
+                    "iterations",
+                    default=0,
+                    min=0,
+                    max=20,
+                    tooltip="Fixed-point iterations that refine each step on the way to noise: "
+                    "each costs one evaluation of the model.",
+                ),
+                fraction_input(
+                    "proximal",
+                    0.0,
+                    "negative-prompt: the part of the guidance, 0 to 1, that is too small to be "
+                    "more than noise and is left out; 0.7 is usual, 0 is off.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="noise: the seed of the noise that is added. Other methods have none.",
+                ),
+                io.Boolean.Input(
+                    "low_memory",
+                    default=True,
+                    tooltip="null-text: forget the insides of the model's blocks and evaluate them "
+                    "again for gradients. A third slower, with less than half the memory.",
+                ),
+            ],
+            outputs=[
+                Inversion.Output(
+                    display_name="inversion", tooltip="To a P2P KSampler or P2P Guider."
+                ),
+                io.String.Output(
+                    display_name="source_prompt", tooltip="To the P2P Controller's source prompt."
+                ),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="The inverted latent, to the sampler's latent image.",
+                ),
+                io.Latent.Output(
+                    display_name="reconstruction",
+                    tooltip="What sampling makes of the image without an edit.",
+                ),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="How close the reconstruction comes to the image, in decibels.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        latent: dict[str, Any],
+        negative: Any,
+        source_prompt: str,
+        method: str,
+        steps: int,
+        cfg: float,
+        scheduler: str,
+        denoise: float,
+        inner_steps: int,
+        early_stop: float,
+        iterations: int,
+        proximal: float,
+        seed: int,
+        low_memory: bool,
+    ) -> io.NodeOutput:
+        node = cls.hidden.unique_id
+        noise = None
+        if method == "noise":
+            noise = comfy.sample.prepare_noise(latent["samples"], seed, latent.get("batch_index"))
+        show = latent_preview.prepare_callback(
+            model, steps * (1 + inner_steps * (method == "null-text"))
+        )
+
+        def watch(progress: Progress) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            show(progress.done, progress.image, progress.image, progress.total)
+            if progress.loss is not None:
+                PromptServer.instance.send_progress_text(f"loss {progress.loss:.1e}", node)
+
+        inversion = invert_latent(
+            model,
+            clip,
+            source_prompt,
+            Options(
+                method, Schedule(inner_steps, early_stop=early_stop), iterations, proximal, noise
+            ),
+            negative=negative,
+            latent=latent,
+            vae=vae,
+            steps=steps,
+            scheduler=scheduler,
+            denoise=denoise,
+            guidance=cfg,
+            watch=watch,
+            low_memory=low_memory,
+        )
+        return _outputs(inversion, node)
+
+
+def _outputs(inversion: Inverted, node: Any) -> io.NodeOutput:
+    report = told(inversion)
+    PromptServer.instance.send_progress_text(report, node)
+    return io.NodeOutput(
+        inversion,
+        inversion.prompt,
+        {"samples": inversion.latent},
+        {"samples": inversion.reconstruction},
+        report,
+    )
+
+
+class P2PSaveInversion(io.ComfyNode):
+    """Keep an inversion in a safetensors file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2P_SaveInversion",
+            display_name="P2P Save Inversion",
+            category=CATEGORY,
+            description="Writes an inversion into the output folder, for P2P Load Inversion.",
+            **optional_schema(search_aliases=["prompt to prompt", "inversion"]),
+            is_output_node=True,
+            inputs=[
+                Inversion.Input("inversion", tooltip="From P2P Null-text Inversion."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="inversions/p2p",
+                    tooltip="Folder and beginning of the file's name, in the output folder.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="file", tooltip="The file's name.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, inversion: Any, filename_prefix: str) -> io.NodeOutput:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory()
+        )
+        path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
+        inversion.save(path)
+        saved = str(Path(subfolder) / path.name)
+        PromptServer.instance.send_progress_text(saved, cls.hidden.unique_id)
+        return io.NodeOutput(saved)
+
+
+class P2PLoadInversion(io.ComfyNode):
+    """Take an inversion from a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2P_LoadInversion",
+            display_name="P2P Load Inversion",
+            category=CATEGORY,
+            description="Reads an inversion that P2P Save Inversion wrote. It belongs to the "
+            "model, the prompt and the steps that it was made with.",
+            **optional_schema(search_aliases=["prompt to prompt", "inversion"]),
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=saved_files(),
+                    tooltip="A file from the output or the input folder. Reload the node "
+                    "definitions (R) to see new ones.",
+                )
+            ],
+            outputs=P2PNullTextInversion.define_schema().outputs,
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        path = Path(folder_paths.get_annotated_filepath(file))
+        return _outputs(Inverted.load(path), cls.hidden.unique_id)
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> Any:
+        """A file that was written anew is read anew."""
+        path = Path(folder_paths.get_annotated_filepath(file))
+        return path.stat().st_mtime_ns if path.is_file() else file
+
+
+def saved_files() -> list[str]:
+    """Inversions in the host's output and input folders, as its file choosers name them."""
+    folders = {
+        "output": folder_paths.get_output_directory(),
+        "input": folder_paths.get_input_directory(),
+    }
+    return [
+        f"{path.relative_to(folder).as_posix()} [{name}]"
+        for name, folder in folders.items()
+        for path in sorted(Path(folder).rglob(f"*{SUFFIX}"))
+    ]

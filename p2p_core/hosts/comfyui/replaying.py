@@ -1,0 +1,107 @@
+"""Sampling an inverted image in ComfyUI: what an inversion asks of a run, and how it is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_sampling
+import torch
+from torch import Tensor
+
+from ...inversion.negative_prompt import proximal
+from ...inversion.record import Inversion, summary
+from .conditioning import Conditioning, EncodedController, source_alone
+
+PROBED = 16
+"""How many of a model's weights are looked at, and how many numbers of each."""
+
+
+def check_model(model: Any) -> None:
+    """Raises `ValueError` for a model whose noise is not added to the image."""
+    if not isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.EPS):
+        raise ValueError(
+            "Expected a model that predicts noise or v (SD1.x, SD2.x, SDXL), got one of another "
+            "kind, such as a flow model, whose trajectories begin elsewhere. Not for this model: "
+            "DDIM, null-text, negative-prompt and direct inversion. Use image-to-image instead."
+        )
+
+
+def probe(model: Any) -> Tensor:
+    """Some of a model's weights, patches included, to tell it from others: float[n]."""
+    weights = model.model.state_dict()
+    keys = sorted(  # patched weights are other numbers while the model is loaded
+        key
+        for key in weights
+        if key.startswith("diffusion_model.") and key.endswith("bias") and key not in model.patches
+    )
+    chosen = [keys[n * len(keys) // PROBED] for n in range(PROBED)]
+    numbers = [weights[key].flatten()[:PROBED].float().cpu() for key in chosen]
+    patches = [
+        float(patch[0]) for key in sorted(model.patches, key=str) for patch in model.patches[key]
+    ]
+    return torch.cat([*numbers, torch.tensor([float(len(patches)), sum(patches)])])
+
+
+def put_back(inversion: Inversion | None) -> Tensor | None:
+    """The trajectory that the source's rows are put back on, if they are."""
+    return inversion.found.trajectory if inversion and inversion.found.put_back else None
+
+
+def check(
+    inversion: Inversion,
+    guider: Any,
+    encoded: EncodedController,
+    conditionings: dict[str, Conditioning],
+    sampler: Any,
+    sigmas: Tensor,
+) -> None:
+    """Raises `ValueError` naming what is not as it was when the image was inverted."""
+    model = guider.model_patcher
+    check_model(model)
+    inversion.check_model(probe(model))
+    (source, _), *_ = source_alone(encoded)
+    (negative, _), *_ = conditionings["negative"]
+    inversion.check_texts(encoded.controller.source.text, summary(source), summary(negative))
+    inversion.check_schedule(sigmas)
+    function = getattr(getattr(sampler, "sampler_function", None), "__name__", "another")
+    if not inversion.found.put_back and function != "sample_euler":
+        raise ValueError(
+            f"Expected the sampler euler or ddim for an inversion by {inversion.method}, got "
+            f"{function.removeprefix('sample_')}. Choose euler, or invert by the method direct, "
+            "which any sampler can follow."
+        )
+    guidance = getattr(guider, "cfg", inversion.guidance)
+    if inversion.found.nulls is not None and guidance != inversion.guidance:
+        raise ValueError(
+            f"Expected a cfg of {inversion.guidance:g}, which the null texts were optimised for, "
+            f"got {guidance:g}. Set cfg to {inversion.guidance:g}, or invert with the other."
+        )
+
+
+def start(inversion: Inversion, model: Any) -> Tensor:
+    """Where sampling starts, as nodes pass latents: the host undoes this."""
+    return model.model.process_latent_out(inversion.found.trajectory[0])
+
+
+def apply(
+    inversion: Inversion,
+    patched: Any,
+    encoded: EncodedController,
+    conditionings: dict[str, Conditioning],
+) -> tuple[Any, dict[str, Conditioning]]:
+    """The model, already a clone, and the conditionings as the inversion wants them."""
+    if inversion.found.source_as_negative:
+        conditionings = {**conditionings, "negative": source_alone(encoded)}
+    if inversion.proximal:
+        if "sampler_cfg_function" in patched.model_options:
+            raise ValueError(
+                "Expected no other patch of the guidance beside proximal guidance, got one. "
+                "Take it off this model, or invert with proximal 0."
+            )
+
+        def guided(args: dict[str, Any]) -> Tensor:
+            difference = proximal(args["cond"] - args["uncond"], inversion.proximal)
+            return args["uncond"] + args["cond_scale"] * difference
+
+        patched.set_model_sampler_cfg_function(guided)
+    return patched, conditionings

@@ -1,0 +1,34 @@
+"""DDIM inversion: the sampler's steps backwards, from the image to noise.
+
+Paper section 4 ("Real Image Editing"); Song et al. 2020, Dhariwal & Nichol 2021. The network is
+asked at the level that a step goes to, about the latent of the level that it comes from, as the
+authors' code does. That is one fixed-point iteration of the equation that undoes a sampling step
+exactly; more of them (Pan et al. 2023, AIDI) come closer to its solution.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .task import Found, Progress, Task, preserving
+
+
+def invert(task: Task, iterations: int = 0) -> Found:
+    """Walk from the image to noise with the source text alone, without guidance.
+
+    `iterations` of fixed-point refinement are made after each plain step: one evaluation each.
+    Raises `ValueError` if they are negative.
+    """
+    if iterations < 0:
+        raise ValueError(f"Expected 0 or more fixed-point iterations, got {iterations}.")
+    x = task.latent
+    levels = [x]
+    with torch.no_grad():
+        for n, (sigma, low) in enumerate(reversed(task.steps), 1):
+            there = x * (preserving(sigma) / preserving(low))
+            for _ in range(1 + iterations):
+                there = x + (sigma - low) * task.noise(there, sigma, task.source)
+            x = there
+            levels.append(x)
+            task.watch(Progress(n, len(task.steps), task.latent))
+    return Found(torch.stack(levels[::-1]))

@@ -1,0 +1,17 @@
+"""Direct inversion: the source's row is put back on its trajectory at every step.
+
+Ju et al. 2023 (PnP Inversion). The source comes out as it went in, whatever the guidance; edited
+rows run free beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import ddim
+from .task import Found, Task
+
+
+def invert(task: Task, iterations: int = 0) -> Found:
+    """DDIM inversion to be put back; `iterations` and errors as `ddim.invert`."""
+    return replace(ddim.invert(task, iterations), put_back=True)

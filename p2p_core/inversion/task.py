@@ -1,0 +1,136 @@
+"""What inverting an image is: a task that every method gets, and the walk it does it with.
+
+Latents are in the sampler's own space, x = image + σ · noise; a network is a function that tells
+the image from such an x. In that space a DDIM step (η = 0) is x + (σ_next − σ) · ε with
+ε = (x − denoised) / σ, for noise- and v-prediction alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import sqrt
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A text as the network gets it, one row an image."""
+
+    tokens: Tensor
+    """float[images tokens channels]."""
+    rest: Any = None
+    """What else the host gives its network with this text (pooled vectors); the host's business."""
+
+
+class Denoise(Protocol):
+    """The network: the image that it sees in x at noise level σ, differentiable in the tokens."""
+
+    def __call__(self, x: Tensor, sigma: float, *texts: Embedding) -> Sequence[Tensor]:
+        """One prediction, float[images channels height width], for each text."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a method is: for bars, previews and whoever wants to stop it by raising."""
+
+    done: int
+    total: int
+    image: Tensor
+    """The image as the network sees it now, in the sampler's space."""
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to be inverted, and all that a method needs for it.
+
+    `sigmas` fall from the noisiest level to 0. Raises `ValueError` for levels that do not, for a
+    latent that is not finite, and for texts of another number of rows.
+    """
+
+    denoise: Denoise
+    latent: Tensor
+    """float[images channels height width]."""
+    sigmas: tuple[float, ...]
+    source: Embedding
+    negative: Embedding
+    guidance: float = 7.5
+    watch: Callable[[Progress], None] = lambda progress: None
+
+    def __post_init__(self) -> None:
+        falling = all(a > b for a, b in pairwise(self.sigmas))
+        if len(self.sigmas) < 2 or not falling or self.sigmas[-1] != 0:
+            raise ValueError(
+                f"Expected noise levels that fall to 0, got {list(self.sigmas)}. "
+                "Invert over a whole schedule."
+            )
+        if not torch.isfinite(self.latent).all():
+            raise ValueError(
+                "Expected a latent of finite numbers, got some that are not. The autoencoder "
+                "may have overflowed in half precision: run it in fp32 or bf16."
+            )
+        for name in ("source", "negative"):
+            rows = getattr(self, name).tokens.shape[0]
+            if rows != len(self.latent):
+                raise ValueError(
+                    f"Expected a {name} text for each of {len(self.latent)} image(s), got {rows}."
+                )
+
+    @property
+    def steps(self) -> list[tuple[float, float]]:
+        """(level, next level) from noise to image."""
+        return list(pairwise(self.sigmas))
+
+    def noise(self, x: Tensor, sigma: float, text: Embedding) -> Tensor:
+        """The noise that the network sees in x: ε."""
+        (image,) = self.denoise(x, sigma, text)
+        return (x - image) / sigma
+
+    def guided(self, x: Tensor, sigma: float, null: Embedding) -> Tensor:
+        """The noise under classifier-free guidance of the source text against `null`."""
+        source, against = self.denoise(x, sigma, self.source, null)
+        return (x - against - self.guidance * (source - against)) / sigma
+
+
+def preserving(sigma: float) -> float:
+    """What to divide an x at level σ by, to have it as diffusion models see it: √(1 + σ²)."""
+    return sqrt(1 + sigma * sigma)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method found out: how to sample so that the source image comes out."""
+
+    trajectory: Tensor
+    """float[levels images channels height width], from the noisiest level to the image itself."""
+    nulls: Tensor | None = None
+    """float[steps images tokens channels]: the negative tokens of each step; None: as given."""
+    put_back: bool = False
+    """Whether the source's row is set to the trajectory at every level."""
+    source_as_negative: bool = False
+    """Whether the source text is the negative one."""
+
+    def cpu(self) -> Found:
+        """The same in main memory, outside any graph of gradients."""
+        nulls = None if self.nulls is None else self.nulls.detach().cpu()
+        return replace(self, trajectory=self.trajectory.detach().cpu(), nulls=nulls)
+
+
+def replay(task: Task, found: Found) -> Tensor:
+    """The source image as sampling will make it: float[images channels height width]."""
+    if found.put_back:
+        return found.trajectory[-1]
+    x = found.trajectory[0]
+    for n, (sigma, low) in enumerate(task.steps):
+        null = task.source if found.source_as_negative else task.negative
+        if found.nulls is not None:
+            null = Embedding(found.nulls[n], null.rest)
+        x = x + (low - sigma) * task.guided(x, sigma, null)
+        task.watch(Progress(n + 1, len(task.steps), x))
+    return x
