@@ -6,7 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .attention_maps import P2PAttentionMaps
 from .controller import P2PController
-from .demo import P2PDemoCheckpoint
+from .demo import P2PDemoCheckpoint, P2PDemoImage
 from .edits import P2PRefine, P2PReweight, P2PWordSwap
 from .inversion import P2PLoadInversion, P2PNullTextInversion, P2PSaveInversion
 from .local_blend import P2PLocalBlend
@@ -31,6 +31,7 @@ class PromptToPromptExtension(ComfyExtension):
             P2PLoadInversion,
             P2PAttentionMaps,
             P2PDemoCheckpoint,
+            P2PDemoImage,
         ]
 
 

@@ -1,9 +1,14 @@
-"""The node that loads the model that ships with the pack."""
+"""The model that ships with the pack, and pictures of its world."""
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
+import torch
 from comfy_api.latest import io
 
+from ..p2p_core.demo.scenes import caption, render, sample_scene
 from ..p2p_core.hosts.comfyui.demo import load_demo
 from .common import CATEGORY, optional_schema
 
@@ -39,3 +44,38 @@ class P2PDemoCheckpoint(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(*load_demo())
+
+
+class P2PDemoImage(io.ComfyNode):
+    """A picture that no model made, to try inversion with."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="P2P_DemoImage",
+            display_name="P2P Demo Image",
+            category=CATEGORY,
+            description="Draws a picture of the demo model's world, as a stand-in for a photograph "
+            "to be inverted and edited.",
+            **optional_schema(search_aliases=["prompt to prompt", "demo", "example image"]),
+            inputs=[
+                io.Int.Input(
+                    "seed",
+                    default=11,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    tooltip="Which picture: every number gives another.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The picture, 128×128 pixels."),
+                io.String.Output(display_name="caption", tooltip="What it shows."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, seed: int) -> io.NodeOutput:
+        rng = random.Random(seed)
+        scene = sample_scene(rng)
+        picture = torch.from_numpy(render(scene).astype(np.float32) / 255)
+        return io.NodeOutput(picture[None], caption(scene, rng))

@@ -104,17 +104,17 @@ class P2PNullTextInversion(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "inner_steps",
-                    default=10,
+                    default=4,
                     min=0,
                     max=100,
                     tooltip="null-text: at most so many optimisation steps at each sampling step.",
                 ),
                 io.Float.Input(
                     "early_stop",
-                    default=1e-5,
+                    default=1e-6,
                     min=0.0,
                     max=1.0,
-                    step=1e-6,
+                    step=1e-7,
                     round=False,
                     tooltip="null-text: a step is good enough at this loss. Higher is faster, "
                     "lower closer.",

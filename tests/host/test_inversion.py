@@ -135,12 +135,14 @@ def test_every_edit_acts_on_an_inverted_image(inverted, edited):
 
 
 def test_several_images_are_inverted_as_each_by_itself(inverted, edited, image):
+    """Up to where Adam goes along gradients that are as small as float's error."""
     _, picture = image
     pictures = torch.cat([picture, picture.flip(2)])
     together = inverted("null-text", pictures=pictures, schedule=SHORT)
     alone = inverted("null-text", schedule=SHORT)
-    assert relative(together.found.nulls[:, :1], alone.found.nulls) <= 1e-2
-    assert len(together.psnr) == 2
+    assert relative(together.reconstruction[:1], alone.reconstruction) <= 2e-2
+    assert together.psnr[0] == pytest.approx(alone.psnr[0], abs=0.2)
+    assert together.psnr[1] > inverted("ddim").psnr[0] + 6
     source, rows = edited(together, (SWAP,), (SWAP,))
     assert relative(source, together.reconstruction) <= 1e-4
     assert rows.shape[0] == 4

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from p2p_core.hosts.locate import ROOT
 from p2p_core.hosts.server import Server
@@ -81,3 +82,19 @@ def test_the_sd15_workflow_runs_as_shipped(server: Server, checkpoint: str) -> N
     images = server.images(server.queue(prompt))
     assert [image.size for image in images] == [(64, 64)] * 3
     assert all(np.isfinite(np.asarray(image)).all() for image in images)
+
+
+def test_the_real_image_workflow_runs_as_shipped(server: Server, checkpoint: str) -> None:
+    """Only steps are made few, and the image small; what random weights make of it is no matter."""
+    workflow: dict[str, Any] = json.loads(
+        (ROOT / "workflows" / "real_image_sd15.json").read_text(encoding="utf-8")
+    )
+    path = Path(server.base) / "input" / "example.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(path)
+    prompt = to_prompt(workflow, server.get("/object_info"))
+    assert by_type(prompt, "CheckpointLoaderSimple")["ckpt_name"] == checkpoint
+    by_type(prompt, "P2P_NullTextInversion").update(steps=2, inner_steps=1)
+    by_type(prompt, "P2P_KSampler").update(steps=2)
+    images = server.images(server.queue(prompt))
+    assert [image.size for image in images] == [(64, 64)] * 2

@@ -27,6 +27,10 @@ NODES = (
     "P2P_Guider",
     "P2P_AttentionMaps",
     "P2P_DemoCheckpoint",
+    "P2P_DemoImage",
+    "P2P_NullTextInversion",
+    "P2P_SaveInversion",
+    "P2P_LoadInversion",
 )
 LEVEL = 1
 """One of 255: what the PNG's rounding can make of two latents that differ by float error."""

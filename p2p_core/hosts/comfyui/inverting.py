@@ -132,6 +132,8 @@ def invert_latent(
         low_memory=low_memory,
     )
     samples = samples.cpu()
+    with torch.no_grad():
+        reached = psnr(vae.decode(samples), vae.decode(result))
     return Inversion(
         method=options.method,
         prompt=prompt,
@@ -140,7 +142,7 @@ def invert_latent(
         found=found.cpu(),
         latent=samples,
         reconstruction=result.cpu(),
-        psnr=psnr(vae.decode(samples), vae.decode(result)),
+        psnr=reached,
         source=summary(source[0][0]),
         negative=summary(negative[0][0]),
         probe=probe(model),
@@ -275,19 +277,19 @@ def trainable(network: torch.nn.Module, low_memory: bool) -> Iterator[None]:
 
     Weights made in inference mode are exchanged for clones, which stay: they are the same numbers.
     """
+    for module in network.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None and tensor.is_inference():
+                    clone = tensor.clone()
+                    if isinstance(tensor, torch.nn.Parameter):
+                        clone = torch.nn.Parameter(clone, tensor.requires_grad)
+                    tensors[name] = clone  # pyright: ignore[reportArgumentType]
     wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
     blocks = [m for m in network.modules() if isinstance(m, BasicTransformerBlock)]
     try:
         for parameter in wanted:
             parameter.requires_grad_(False)
-        for module in network.modules():
-            for tensors in (module._parameters, module._buffers):
-                for name, tensor in tensors.items():
-                    if tensor is not None and tensor.is_inference():
-                        clone = tensor.clone()
-                        if isinstance(tensor, torch.nn.Parameter):
-                            clone = torch.nn.Parameter(clone, requires_grad=False)
-                        tensors[name] = clone  # pyright: ignore[reportArgumentType]
         for block in blocks if low_memory else []:
             block.forward = partial(_recomputed, block.forward)
         yield

@@ -1,0 +1,84 @@
+"""Real images in the real server: inverted, kept, loaded, edited, interrupted."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from p2p_core.hosts.locate import ROOT
+from p2p_core.hosts.server import PromptFailed, Server
+from p2p_core.hosts.workflow import by_type, to_prompt
+
+
+@pytest.fixture
+def prompt(server: Server) -> dict[str, Any]:
+    """The real-image workflow in the API form, with few steps."""
+    path = ROOT / "workflows" / "real_image_demo.json"
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    prompt = to_prompt(workflow, server.get("/object_info"))
+    by_type(prompt, "P2P_NullTextInversion").update(steps=6)
+    by_type(prompt, "P2P_KSampler").update(steps=6)
+    return prompt
+
+
+def pictures(server: Server, prompt: dict[str, Any]) -> dict[str, np.ndarray]:
+    """By file name prefix: int[128 128 3]."""
+    return {
+        prompt[node]["inputs"]["filename_prefix"]: np.asarray(
+            server.images({node: out})[0].convert("RGB")
+        ).astype(int)
+        for node, out in server.queue(prompt).items()
+        if out.get("images")
+    }
+
+
+def test_an_image_comes_back_and_is_edited(server: Server, prompt: dict[str, Any]) -> None:
+    made = pictures(server, prompt)
+    given, source, edited = (made[f"p2p_{name}"] for name in ("given", "source", "p2p"))
+    assert np.abs(given - source).mean() < 4
+    assert np.abs(edited - source).mean() > 4
+    again = pictures(server, prompt)
+    assert all(np.array_equal(made[name], again[name]) for name in made)
+
+
+def test_a_saved_inversion_is_loaded_by_its_name(server: Server, prompt: dict[str, Any]) -> None:
+    made = pictures(server, prompt)
+    (inversion,) = (n for n, p in prompt.items() if p["class_type"] == "P2P_NullTextInversion")
+    prefix = f"inversions/test_{time.time_ns()}"
+    saving = {
+        "class_type": "P2P_SaveInversion",
+        "inputs": {"inversion": [inversion, 0], "filename_prefix": prefix},
+    }
+    server.queue({**prompt, "keep": saving})
+    loader = server.get("/object_info")["P2P_LoadInversion"]["input"]["required"]["file"]
+    names = loader[0] if isinstance(loader[0], list) else loader[1]["options"]
+    (name,) = (one for one in names if one.startswith(prefix))
+    prompt[inversion] = {"class_type": "P2P_LoadInversion", "inputs": {"file": name}}
+    again = pictures(server, prompt)
+    assert all(np.array_equal(made[name], again[name]) for name in made)
+
+
+def test_what_does_not_fit_is_named_on_the_node(server: Server, prompt: dict[str, Any]) -> None:
+    by_type(prompt, "P2P_KSampler").update(steps=7)
+    with pytest.raises(PromptFailed, match="Expected 6 steps"):
+        server.queue(prompt)
+
+
+def test_an_interrupted_inversion_leaves_the_server_able(
+    server: Server, prompt: dict[str, Any]
+) -> None:
+    long = json.loads(json.dumps(prompt))
+    by_type(long, "P2P_NullTextInversion").update(steps=500, inner_steps=100, early_stop=0.0)
+    identity = server.submit(long)
+    deadline = time.monotonic() + 120
+    while not (entry := server.get(f"/history/{identity}").get(identity)):
+        assert time.monotonic() < deadline, "the run was not interrupted"
+        server.interrupt()
+        time.sleep(0.5)
+    events = [event for event, _ in entry["status"]["messages"]]
+    assert "execution_interrupted" in events
+    assert set(pictures(server, prompt)) == {"p2p_given", "p2p_source", "p2p_p2p"}
