@@ -23,7 +23,7 @@ export MALLOC_TOP_PAD_ := 268435456
 # What .venv is made of: the pins, this pack, and what the newest ComfyUI needs. Where there is no
 # ComfyUI, these goals get one.
 LOCATE := $(PYTHON) -I p2p_core/hosts/locate.py --requirements
-ifneq ($(filter comfyui demo bench evaluate,$(MAKECMDGOALS))$(filter 1,$(P2P_REQUIRE_HOST)),)
+ifneq ($(filter comfyui demo bench fidelity evaluate,$(MAKECMDGOALS))$(filter 1,$(P2P_REQUIRE_HOST)),)
 REQUIREMENTS := $(shell $(LOCATE) --clone | head -n 1)
 else
 REQUIREMENTS := $(shell $(LOCATE) 2>/dev/null | head -n 1)
@@ -32,7 +32,7 @@ SUM := $(shell cat pyproject.toml $(CONSTRAINTS) "$(REQUIREMENTS)" 2>/dev/null |
 READY := $(VENV)/ready-$(SUM)
 READY_TO_TRAIN := $(VENV)/ready-to-train-$(SUM)
 
-.PHONY: help demo test comfyui bench evaluate train lint
+.PHONY: help demo test comfyui bench fidelity evaluate train lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1 - /p' Makefile
@@ -48,6 +48,9 @@ comfyui: $(READY) ## serve ComfyUI with this pack on 127.0.0.1
 
 bench: $(READY) ## measure time and memory
 	@$(RUN) -m p2p_core.demo.bench
+
+fidelity: $(READY) ## measure how well real pictures survive inversion and editing
+	@$(RUN) -m p2p_core.demo.benchmark
 
 evaluate: $(READY) ## measure how well the edits keep the picture and follow the words
 	@$(RUN) -m p2p_core.demo.evaluate

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.sample
 import comfy.samplers
 import folder_paths
 import latent_preview
@@ -70,9 +69,11 @@ class P2PNullTextInversion(io.ComfyNode):
                     default=METHODS[0],
                     tooltip="null-text: the source runs freely and comes back by optimised null "
                     "texts. negative-prompt: the source prompt instead of them, at once. direct: "
-                    "the source is put back on its path at every step, exact and fast. ddim: plain "
-                    "inversion. noise: the image with noise, for a denoise below 1 and a local "
-                    "blend.",
+                    "the source is put back on its path at every step, exact and fast. "
+                    "direct-shared: the edits are moved along with it and stay closer. "
+                    "edit-friendly: the same with a noise for each step, for euler_ancestral and a "
+                    "denoise below 1. ddim: plain inversion. noise: the image with noise, for a "
+                    "denoise below 1 and a local blend.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -139,7 +140,8 @@ class P2PNullTextInversion(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="noise: the seed of the noise that is added. Other methods have none.",
+                    tooltip="noise, edit-friendly: the seed of the noise that is added. Other "
+                    "methods have none.",
                 ),
                 io.Boolean.Input(
                     "low_memory",
@@ -193,9 +195,6 @@ class P2PNullTextInversion(io.ComfyNode):
         low_memory: bool,
     ) -> io.NodeOutput:
         node = cls.hidden.unique_id
-        noise = None
-        if method == "noise":
-            noise = comfy.sample.prepare_noise(latent["samples"], seed, latent.get("batch_index"))
         show = latent_preview.prepare_callback(
             model, steps * (1 + inner_steps * (method == "null-text"))
         )
@@ -211,7 +210,12 @@ class P2PNullTextInversion(io.ComfyNode):
             clip,
             source_prompt,
             Options(
-                method, Schedule(inner_steps, early_stop=early_stop), iterations, proximal, noise
+                method,
+                Schedule(inner_steps, early_stop=early_stop),
+                iterations,
+                proximal,
+                seed,
+                latent.get("batch_index"),
             ),
             negative=negative,
             latent=latent,

@@ -1,7 +1,8 @@
 """Direct inversion: the source's row is put back on its trajectory at every step.
 
 Ju et al. 2023 (PnP Inversion). The source comes out as it went in, whatever the guidance; edited
-rows run free beside it.
+rows run free beside it, or share in what their source is moved by. Shared, guidance's drift is
+taken off them as off the source, and an edit that changes nothing is the source.
 """
 
 from __future__ import annotations
@@ -12,6 +13,6 @@ from . import ddim
 from .task import Found, Task
 
 
-def invert(task: Task, iterations: int = 0) -> Found:
+def invert(task: Task, iterations: int = 0, *, shared: bool = False) -> Found:
     """DDIM inversion to be put back; `iterations` and errors as `ddim.invert`."""
-    return replace(ddim.invert(task, iterations), put_back=True)
+    return replace(ddim.invert(task, iterations), put_back=True, shared=shared)

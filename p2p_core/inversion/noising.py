@@ -1,17 +1,40 @@
-"""Noise and denoise: the image with noise added at every level, as in image-to-image sampling.
+"""The image with noise added at every level, as image-to-image sampling adds it.
 
-The paper's naive approach (section 4, figure 12): the layout comes through as far as the noise
-leaves it, so it wants a schedule that begins late and a local blend that restores the background.
+One noise for all levels is the paper's naive approach (section 4, figure 12): the layout comes
+through as far as the noise leaves it, so it wants a schedule that begins late and a local blend
+that restores the background.
+
+A noise of its own for each level is edit-friendly DDPM inversion (Huberman-Spiegelglas et al.
+2024). What they keep for each step of an ancestral sampler, the noise that takes the source from
+one level to the next, is here the distance of the source's step from its trajectory. An edited row
+takes it too, which is what a shared trajectory means; the sampler's own noise, the same for all
+rows, cancels out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from .task import Found, Task
 
 
-def invert(task: Task, noise: torch.Tensor) -> Found:
+def invert(task: Task, noise: Tensor) -> Found:
     """The image + σ · noise at every level; `noise` is float[images channels height width]."""
-    levels = [task.latent + sigma * noise.to(task.latent) for sigma in task.sigmas]
-    return Found(torch.stack(levels), put_back=True)
+    return Found(_noised(task, [noise] * len(task.sigmas)), put_back=True)
+
+
+def invert_edit_friendly(task: Task, noises: Sequence[Tensor]) -> Found:
+    """The image + σ · noise, for every level another: float[images channels height width] each."""
+    return Found(_noised(task, noises), put_back=True, shared=True)
+
+
+def _noised(task: Task, noises: Sequence[Tensor]) -> Tensor:
+    return torch.stack(
+        [
+            task.latent + sigma * noise.to(task.latent)
+            for sigma, noise in zip(task.sigmas, noises, strict=True)
+        ]
+    )

@@ -176,7 +176,7 @@ class Inversion:
 
 
 FACTS = ("method", "prompt", "guidance", "psnr", "proximal")
-FLAGS = ("put_back", "source_as_negative")
+FLAGS = ("put_back", "shared", "source_as_negative")
 
 
 def summary(tokens: Tensor) -> Tensor:

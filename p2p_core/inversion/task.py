@@ -113,6 +113,8 @@ class Found:
     """float[steps images tokens channels]: the negative tokens of each step; None: as given."""
     put_back: bool = False
     """Whether the source's row is set to the trajectory at every level."""
+    shared: bool = False
+    """Whether the edited rows are moved by as much as their source when it is put back."""
     source_as_negative: bool = False
     """Whether the source text is the negative one."""
 

@@ -105,6 +105,52 @@ def test_direct_gives_the_image_back_whatever_the_guidance_and_the_sampler(inver
         assert relative(source, inversion.latent) <= 1e-5
 
 
+@pytest.mark.parametrize("method", ["direct-shared", "edit-friendly"])
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral"])
+def test_shared_paths_keep_an_edit_that_changes_nothing(method, sampler, inverted, edited):
+    """Without attention injection too, which is where a free row drifts off."""
+    nothing = SelfInjection(Window(0, 0))
+    same = WordSwap("yellow", "yellow", schedule=Windows(Window(0, 0)), self_injection=nothing)
+    settings = {"sampler_name": sampler, "cfg": 7.5, "seed": 3}
+    source, row = edited(inverted(method), (same,), **settings)
+    assert relative(source, inverted(method).latent) <= 1e-5
+    assert relative(row, source) <= 1e-5
+    _, free = edited(inverted("direct"), (same,), **settings)
+    assert relative(free, source) > 1e-1
+    _, changed = edited(inverted(method), (SWAP,), **settings)
+    assert relative(changed, source) > 1e-2
+
+
+def test_edit_friendly_inversion_as_its_authors_write_it(demo, image, inverted, edited):
+    """The noise of each DDPM step, found on the source and used in the edit."""
+    ends = []
+
+    def method(task):
+        found = Options("edit-friendly")(task)
+        (tokens, _), *_ = demo.encode("a blue circle in the sea")
+        other = replace(task.source, tokens=tokens)
+        x = found.trajectory[0]
+        for n, (sigma, low) in enumerate(task.steps):
+            up = low * (1 - (low / sigma) ** 2) ** 0.5
+            down = (low**2 - up**2) ** 0.5
+            source, against = task.denoise(found.trajectory[n], sigma, task.source, task.negative)
+            image = against + CFG * (source - against)
+            mean = found.trajectory[n] + (down - sigma) * (found.trajectory[n] - image) / sigma
+            z = (found.trajectory[n + 1] - mean) / up if up else found.trajectory[n + 1] - mean
+            changed, against = task.denoise(x, sigma, other, task.negative)
+            image = against + CFG * (changed - against)
+            x = x + (down - sigma) * (x - image) / sigma + (up or 1) * z
+        ends.append(x)
+        return found
+
+    with torch.no_grad():
+        _invert(demo, image, method)
+    free = {"schedule": Windows(Window(0, 0)), "self_injection": SelfInjection(Window(0, 0))}
+    swap = WordSwap("yellow", "blue", **free)
+    _, row = edited(inverted("edit-friendly"), (swap,), sampler_name="euler_ancestral")
+    assert relative(row, demo.model.model.process_latent_out(ends[0])) <= 1e-4
+
+
 def test_null_texts_bring_the_image_back_where_ddim_does_not(inverted):
     ddim_only, null = inverted("ddim"), inverted("null-text")
     assert null.psnr[0] > ddim_only.psnr[0] + 6

@@ -165,7 +165,7 @@ def test_a_sampler_without_a_function_of_its_own(demo):
     guider = comfy.samplers.CFGGuider(demo.model)
     guider.set_conds(encoded.conditioning, demo.encode(""))
     zeros = torch.zeros(1, 4, 16, 16)
-    with pytest.raises(ValueError, match="ComfyUI's own samplers for a local blend .* got Own"):
+    with pytest.raises(ValueError, match=r"ComfyUI's own samplers for a local blend .* got Own"):
         EditGuider(guider, encoded).sample(zeros, zeros, Own(), torch.tensor([2.0, 0.0]))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...attention_maps import WordMaps
 from ...controller import Controller, Rows
+from ...inversion.task import Found
 from ...local_blend import LocalBlend, blend, chosen_side
 from ...schedules import progress
 
@@ -24,8 +25,8 @@ from ...schedules import progress
 class Blending:
     """The local blends of one run: the maps that they need and the masks that come of them.
 
-    With a `trajectory`, float[levels sources channels height width], one of every level of
-    `sigmas`, the sources are put back on it first (direct inversion).
+    With an inversion to be put back, its trajectory having every level of `sigmas`, the sources are
+    first set to it, and the edits moved alongside where that is shared (direct inversion).
     """
 
     def __init__(
@@ -35,10 +36,10 @@ class Blending:
         sides: Sequence[float],
         size: torch.Size,
         sigmas: Sequence[float],
-        trajectory: Tensor | None = None,
+        put_back: Found | None = None,
     ) -> None:
         self.rows, self.sigmas, self.size = rows, sigmas, size
-        self.trajectory = trajectory
+        self.put_back = put_back
         self.blends = {
             n: branch.blend
             for n, branch in enumerate(controller.branches)
@@ -55,7 +56,7 @@ class Blending:
         self.masks: dict[int, Tensor] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.blends) or self.trajectory is not None
+        return bool(self.blends) or self.put_back is not None
 
     def apply(self, x: Tensor, sigma: float, model: Any, seed: int, done: bool = False) -> None:
         """Blend the sampler's x, float[rows channels height width], at a noise level, in place.
@@ -65,9 +66,12 @@ class Blending:
         """
         here = progress(sigma, self.sigmas)
         sources, edits = list(self.rows.block(-1)), self.rows.block
-        if self.trajectory is not None:
+        if self.put_back is not None:
             level = min(range(len(self.sigmas)), key=lambda n: abs(self.sigmas[n] - sigma))
-            x[sources] = self.trajectory[level].to(x)
+            path = self.put_back.trajectory[level].to(x)
+            if self.put_back.shared:
+                x += (path - x[sources]).repeat(1 + self.rows.edits, 1, 1, 1)
+            x[sources] = path
         for n, wanted in self.blends.items():
             unseen = n in self.maps and not self.maps[n].sums
             if here <= wanted.start + 1e-6 or (unseen and not done):

@@ -16,6 +16,7 @@ from typing import Any
 
 import comfy.conds
 import comfy.model_management
+import comfy.sample
 import comfy.samplers
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
@@ -35,14 +36,22 @@ from .self_attention import OVERRIDE
 Method = Callable[[Task], Found]
 
 
-METHODS = ("null-text", "negative-prompt", "direct", "ddim", "noise")
+METHODS = (
+    "null-text",
+    "negative-prompt",
+    "direct",
+    "direct-shared",
+    "edit-friendly",
+    "ddim",
+    "noise",
+)
 
 
 @dataclass(frozen=True)
 class Options:
     """How to invert: one of `METHODS` with its options, see `p2p_core.inversion`.
 
-    `noise` is float[images channels height width], for the method of that name. Raises
+    `seed` and the images' `batch_index` are those of the noise, for methods that add some. Raises
     `ValueError` for another method.
     """
 
@@ -50,7 +59,8 @@ class Options:
     schedule: Schedule = field(default_factory=Schedule)
     iterations: int = 0
     proximal: float = 0.0
-    noise: Tensor | None = None
+    seed: int = 0
+    batch_index: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -69,16 +79,25 @@ class Options:
     def __call__(self, task: Task) -> Found:
         """Do it."""
         if self.method == "noise":
-            noise = torch.zeros_like(task.latent) if self.noise is None else self.noise
-            return noising.invert(task, noise)
+            return noising.invert(task, self._noise(task, 0))
+        if self.method == "edit-friendly":
+            noises = [self._noise(task, n) for n in range(len(task.sigmas))]
+            return noising.invert_edit_friendly(task, noises)
         if self.method == "null-text":
             return null_text.invert(task, self.schedule, self.iterations)
         method = {
             "ddim": ddim.invert,
             "direct": direct.invert,
+            "direct-shared": partial(direct.invert, shared=True),
             "negative-prompt": negative_prompt.invert,
         }[self.method]
         return method(task, self.iterations)
+
+    def _noise(self, task: Task, n: int) -> Tensor:
+        """The nth noise, as the host's samplers draw it."""
+        return comfy.sample.prepare_noise(
+            task.latent.cpu(), (self.seed + n) % 2**64, self.batch_index
+        )
 
 
 def invert_latent(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...inversion.negative_prompt import proximal
 from ...inversion.record import Inversion, summary
+from ...inversion.task import Found
 from .conditioning import Conditioning, EncodedController, source_alone
 
 PROBED = 16
@@ -42,9 +43,9 @@ def probe(model: Any) -> Tensor:
     return torch.cat([*numbers, torch.tensor([float(len(patches)), sum(patches)])])
 
 
-def put_back(inversion: Inversion | None) -> Tensor | None:
-    """The trajectory that the source's rows are put back on, if they are."""
-    return inversion.found.trajectory if inversion and inversion.found.put_back else None
+def put_back(inversion: Inversion | None) -> Found | None:
+    """What the source's rows are put back on, if they are."""
+    return inversion.found if inversion and inversion.found.put_back else None
 
 
 def check(
