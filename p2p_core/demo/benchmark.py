@@ -14,14 +14,16 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import binary_dilation, gaussian_filter
+import torch
+from scipy.ndimage import binary_dilation
+from torchmetrics.functional.image import structural_similarity_index_measure
 from tqdm import tqdm
 
 from ..hosts.in_process import enter_host
@@ -151,13 +153,9 @@ def _caption(scene: Scene, sized: bool) -> str:
 
 def ssim(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
     """Structural similarity (Wang et al. 2004) of uint8 pictures, mean over a region."""
-    x, y = (image.astype(float) for image in (a, b))
-    blur: Callable[[np.ndarray], np.ndarray] = lambda z: gaussian_filter(z, (1.5, 1.5, 0))  # noqa: E731
-    mx, my = blur(x), blur(y)
-    vx, vy, cov = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    index = (2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
-    return float(index[where].mean())
+    x, y = (torch.from_numpy(image / 255).permute(2, 0, 1)[None] for image in (a, b))
+    _, index = structural_similarity_index_measure(x, y, data_range=1.0, return_full_image=True)
+    return float(index[0].permute(1, 2, 0)[torch.from_numpy(where)].mean())
 
 
 def structure_distance(a: np.ndarray, b: np.ndarray) -> float:

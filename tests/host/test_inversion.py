@@ -9,7 +9,7 @@ import comfy.samplers
 import numpy as np
 import pytest
 import torch
-from runs import relative
+from runs import call, relative
 
 from p2p_core.demo import scenes
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
@@ -404,6 +404,41 @@ def test_wrong_input_to_an_inversion(demo, image, inverted):
         make(latent={"samples": torch.ones(1, 4, 16, 16)}, **settings | {"negative": area})
     for method in METHODS:
         assert inverted(method, steps=1, guidance=1.0).psnr[0] > 0
+
+
+def test_flow_models_are_refused(demo, inverted, edited):
+    """However they come to be: here by the host's own node that makes a model one."""
+    import comfy_extras.nodes_model_advanced as advanced
+
+    (flow,) = call(advanced.ModelSamplingAuraFlow, demo.model, 1.73)
+    settings = {"negative": demo.encode(""), "vae": demo.vae, "steps": 2, "scheduler": "normal"}
+    latent = {"samples": torch.ones(1, 4, 16, 16)}
+    for method in METHODS:
+        with pytest.raises(ValueError, match=r"Not for this model.* image-to-image"):
+            invert_latent(
+                flow,
+                demo.clip,
+                "a star",
+                Options(method),
+                latent=latent,
+                denoise=1.0,
+                guidance=1.0,
+                **settings,
+            )
+
+
+def test_images_that_the_autoencoder_cannot_halve_are_cropped_by_the_stock_node(
+    demo, image, inverted, edited
+):
+    import nodes
+
+    _, picture = image
+    (latent,) = nodes.VAEEncode().encode(demo.vae, picture[:, :101, :123])
+    assert latent["samples"].shape == (1, 4, 12, 15)
+    inversion = inverted("direct-shared", pictures=picture[:, :101, :123])
+    assert inversion.psnr[0] > 60
+    source, rows = edited(inversion, (SWAP,))
+    assert relative(rows, source) > 1e-2
 
 
 def test_an_image_without_a_caption(inverted, edited):

@@ -16,7 +16,9 @@ from runs import PROMPT, Settings, relative
 from p2p_core.edits import Refine, Reweight, WordSwap
 from p2p_core.hosts.comfyui.attention import cross_attention_sides
 from p2p_core.hosts.comfyui.conditioning import build_controller, read
+from p2p_core.hosts.comfyui.inverting import Options, invert_latent
 from p2p_core.hosts.comfyui.sampling import sample
+from p2p_core.inversion.null_text import Schedule as NullTexts
 from p2p_core.local_blend import LocalBlend
 
 TOLERANCE, ACROSS_BATCHES = 1e-5, 5e-5
@@ -230,3 +232,33 @@ def test_the_whole_language(both):
     assert outside.any()
     assert (edited - source)[outside].abs().max() <= 1e-5 * source.abs().max()
     assert relative(edited, source) > 1e-4
+
+
+@pytest.mark.parametrize("method", ["null-text", "direct-shared"])
+def test_images_are_inverted_and_edited(method, both, demo):
+    """Pooled vectors and v-prediction included; the demo's autoencoder has latents of this kind."""
+    model, clip = both
+    latent = {"samples": torch.randn(1, 4, 32, 24, generator=torch.Generator().manual_seed(0))}
+    negative, settings = encode(clip, "bad"), vars(Settings())
+    inversion = invert_latent(
+        model,
+        clip,
+        PROMPT,
+        Options(method, NullTexts(inner_steps=1)),
+        negative=negative,
+        latent=latent,
+        vae=demo.vae,
+        steps=settings["steps"],
+        scheduler="normal",
+        denoise=1.0,
+        guidance=settings["cfg"],
+    )
+    encoded = build_controller(clip, PROMPT, [(WordSwap("circle", "star"),)])
+    result = sample(
+        model, encoded, negative=negative, latent=latent, inversion=inversion, **settings
+    )
+    source, edited = result.source["samples"], result.edited["samples"]
+    assert relative(source, inversion.reconstruction) <= ACROSS_BATCHES
+    assert relative(edited, source) > 1e-4
+    if method == "direct-shared":
+        assert relative(source, latent["samples"]) <= TOLERANCE

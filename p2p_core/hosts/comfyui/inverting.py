@@ -121,8 +121,8 @@ def invert_latent(
     `prompt` describes the image; empty works, but leaves edits no words to hold on to. Raises
     `ValueError` for models and latents that cannot be inverted, and as `invert` does.
     """
-    cross_attention_blocks(model)
     check_model(model)
+    cross_attention_blocks(model)
     samples = samples_of(model, latent)
     if "noise_mask" in latent:
         raise ValueError(
