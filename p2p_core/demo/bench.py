@@ -21,7 +21,7 @@ import torch
 
 from ..hosts.in_process import enter_host
 from ..hosts.locate import HostNotFound, find_hosts
-from .meter import compare
+from .meter import compare, peak_memory
 
 
 def main() -> int:
@@ -81,9 +81,30 @@ def measure(repeats: int, accelerator: bool) -> dict[str, Any]:
         for n in (1, 2, 4, 8)
     }
     del sd15, one
+    report["inversion"] = inverting(max(3, repeats // 3))
     sdxl = Bench.of(bench.SDXL, *((128, 10) if accelerator else (64, 1)))
     against_stock("sdxl", sdxl, sdxl.ours([bench.REFINE_REWEIGHT]))
     return report
+
+
+def inverting(repeats: int) -> dict[str, float]:
+    """Null-text inversion at SD1.5's architecture, 512×512 pixels, half precision."""
+    from ..hosts.comfyui.bench import SD15, Bench
+
+    sd15 = Bench.of(SD15, side=64, steps=1, half=True)
+    lean, plain = (sd15.inversion(low_memory) for low_memory in (True, False))
+    sampling, peaks = sd15.stock(1), dict[str, float]()
+    for name, work in (("sampling", sampling), ("low", lean), ("plain", plain)):
+        peaks[name] = peak_memory(work) / 2**30
+    ratio = compare("low memory against plain inversion", lean, plain, repeats)
+    return {
+        "sampling_gib": peaks["sampling"],
+        "low_memory_gib": peaks["low"],
+        "low_memory_above_sampling_gib": peaks["low"] - peaks["sampling"],
+        "plain_gib": peaks["plain"],
+        "low_memory_time_ratio": ratio.time_ratio,
+        "low_memory_memory_ratio": ratio.memory_ratio,
+    }
 
 
 if __name__ == "__main__":

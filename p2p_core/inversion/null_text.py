@@ -80,10 +80,11 @@ def optimise(task: Task, pivot: Tensor, schedule: Schedule) -> Tensor:
                 against = task.noise(x, sigma, replace(task.negative, tokens=null))
             with torch.no_grad():
                 end = _step(task, x, sigma, low, source, against)
+                image = _step(task, x, sigma, 0, source, against)
             miss = (end - pivot[n + 1]) / preserving(low)
             losses = miss.square().flatten(1).mean(1)
             loss = float(losses.mean())
-            task.watch(Progress(n * schedule.inner_steps + inner, total, pivot[-1], loss))
+            task.watch(Progress(n * schedule.inner_steps + inner, total, image, loss))
             done = losses < enough
             if done.all():
                 break

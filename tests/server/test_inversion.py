@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,21 @@ def test_a_saved_inversion_is_loaded_by_its_name(server: Server, prompt: dict[st
     prompt[inversion] = {"class_type": "P2P_LoadInversion", "inputs": {"file": name}}
     again = pictures(server, prompt)
     assert all(np.array_equal(made[name], again[name]) for name in made)
+
+
+def test_a_damaged_or_missing_file_is_refused_on_the_node(
+    server: Server, prompt: dict[str, Any]
+) -> None:
+    """One cut short after the node had it in its list, and one that never was."""
+    (inversion,) = (n for n, p in prompt.items() if p["class_type"] == "P2P_NullTextInversion")
+    path = Path(server.base) / "output" / "inversions" / "damaged.p2p.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x10\0\0\0\0\0\0\0half")
+    for name, said in ((path.name, "cannot be read"), ("none.p2p.safetensors", "not in list")):
+        file = f"inversions/{name} [output]"
+        prompt[inversion] = {"class_type": "P2P_LoadInversion", "inputs": {"file": file}}
+        with pytest.raises(PromptFailed, match=said):
+            server.queue(prompt)
 
 
 def test_what_does_not_fit_is_named_on_the_node(server: Server, prompt: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sample
+import comfy.samplers
 import comfy.supported_models
 import comfy.utils
 import torch
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from ...controller import Chain, plan
 from ...edits import Refine, Reweight, SelfInjection, WordSwap
+from ...inversion.null_text import Schedule as NullTexts
 from ...local_blend import LocalBlend
 from ...schedules import Schedule, Window
 from .attention import cross_attention_blocks
 from .conditioning import Conditioning, EncodedController, read
 from .demo import load_demo
+from .inverting import Options, invert
 from .sampling import sample
 
 Work = Callable[[], Any]
@@ -89,13 +92,18 @@ class Bench:
         return cls(model, clip, 128, 0, 16, steps)
 
     @classmethod
-    def of(cls, architecture: dict[str, Any], side: int, steps: int) -> Bench:
-        """A UNet of this configuration with random weights, half precision where it is large."""
+    def of(
+        cls, architecture: dict[str, Any], side: int, steps: int, half: bool | None = None
+    ) -> Bench:
+        """A UNet of this configuration with random weights.
+
+        In half precision where asked for, on an accelerator, and where it is large.
+        """
         xl = architecture["adm_in_channels"] is not None
         known = comfy.supported_models.SDXL if xl else comfy.supported_models.SD15
         config = known(architecture)
         device = comfy.model_management.get_torch_device()
-        cpu = torch.bfloat16 if xl else torch.float32
+        cpu = torch.bfloat16 if (xl if half is None else half) else torch.float32
         config.set_inference_dtype(cpu if device.type == "cpu" else torch.float16, None)
         network = config.get_model({}, "", device=device)
         generator = torch.Generator(device).manual_seed(0)
@@ -147,6 +155,21 @@ class Bench:
     def explicit(self) -> Work:
         """The swap as the authors' code makes it: every map made, edited and multiplied."""
         return self.stock(2, with_explicit_maps(self.model))
+
+    def inversion(self, low_memory: bool) -> Work:
+        """Null-text inversion of an image, one inner step at each step."""
+        sampling = self.model.get_model_object("model_sampling")
+        return partial(
+            invert,
+            self.model,
+            Options("null-text", NullTexts(inner_steps=1, early_stop=0)),
+            source=self._texts(1),
+            negative=self._texts(1, seed=1),
+            latent=torch.zeros(1, 4, self.side, self.side),
+            sigmas=comfy.samplers.calculate_sigmas(sampling, "normal", self.steps),
+            guidance=7.5,
+            low_memory=low_memory,
+        )
 
     def _texts(self, rows: int, seed: int = 0) -> Conditioning:
         generator = torch.Generator().manual_seed(seed)
