@@ -12,7 +12,8 @@ import latent_preview
 from comfy_api.latest import io
 from server import PromptServer
 
-from ..p2p_core.hosts.comfyui.inverting import METHODS, Options, invert_latent
+from ..p2p_core.hosts.comfyui.inverting import invert_latent
+from ..p2p_core.inversion.methods import METHODS, Options
 from ..p2p_core.inversion.null_text import Schedule
 from ..p2p_core.inversion.record import Inversion as Inverted
 from ..p2p_core.inversion.task import Progress
@@ -209,14 +210,7 @@ class P2PNullTextInversion(io.ComfyNode):
             model,
             clip,
             source_prompt,
-            Options(
-                method,
-                Schedule(inner_steps, early_stop=early_stop),
-                iterations,
-                proximal,
-                seed,
-                latent.get("batch_index"),
-            ),
+            Options(method, Schedule(inner_steps, early_stop=early_stop), iterations, proximal),
             negative=negative,
             latent=latent,
             vae=vae,
@@ -224,6 +218,7 @@ class P2PNullTextInversion(io.ComfyNode):
             scheduler=scheduler,
             denoise=denoise,
             guidance=cfg,
+            seed=seed,
             watch=watch,
             low_memory=low_memory,
         )

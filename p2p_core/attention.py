@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import floor, log2
 
 import torch
 from torch import Tensor
@@ -99,3 +100,44 @@ class CrossEdit:
         q, k, v = (tensor.index_select(0, self.rows) for tensor in (q, k, v))
         lost = attention(q, k, v * (self.keep - 1).to(v.dtype))
         return output.index_add(0, self.rows, lost)
+
+
+@dataclass(frozen=True)
+class SelfEdit:
+    """Which rows of one call take whose self-attention, in layers up to which size.
+
+    Edited rows take their source's queries and keys, not its values (paper section 3.2). It is made
+    before the network is called, which only looks it up: a compiler can trace that.
+    """
+
+    rows: int
+    gathers: tuple[tuple[float, Tensor], ...]
+    """(pixels of a layer that are too many, int64[rows]: whose queries and keys each row takes)."""
+
+    @classmethod
+    def of(
+        cls,
+        injected: Sequence[tuple[int, int, float]],
+        rows: int,
+        latent_pixels: int,
+        device: torch.device,
+    ) -> SelfEdit | None:
+        """From each injected row, its source row and its reach (see `edits.SelfInjection`).
+
+        A UNet halves sides and rounds up, so a layer of a quarter of an odd side is a little larger
+        than that. It counts as a quarter: the next size has four times its pixels. None if there
+        is nothing to inject.
+        """
+        gathers: list[tuple[float, Tensor]] = []
+        for least in sorted({reach for *_, reach in injected}):
+            gather = torch.arange(rows)
+            for row, source, reach in injected:
+                if reach >= least:
+                    gather[row] = source
+            side = 2.0 ** floor(log2(least * (1 + 1e-3)))
+            gathers.append((2 * side**2 * latent_pixels, gather.to(device)))
+        return cls(rows, tuple(gathers)) if gathers else None
+
+    def gather(self, pixels: int) -> Tensor | None:
+        """int64[rows]: whose queries and keys each row takes at `pixels` pixels; None: its own."""
+        return next((gather for too_many, gather in self.gathers if pixels < too_many), None)

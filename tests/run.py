@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
 
-    total = run("Tests without a host", [TESTS / "unit"], arguments)
+    total = run("Tests without ComfyUI", [TESTS / "unit", TESTS / "headless"], arguments)
     for host in hosts:
         title = f"Tests with ComfyUI {host.version} ({host.path})"
         total += run(title, HOST_TIERS, arguments, P2P_HOST=str(host.path))

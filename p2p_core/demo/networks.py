@@ -247,12 +247,24 @@ def load_checkpoint(path: Path, captions: Captions) -> tuple[AutoencoderKL, Gene
 
     Its latents are normalised already; training finds the identity when it measures them again.
     """
-    weights = load_file(path)
     autoencoder, generator = build_autoencoder(), Generator(len(captions.used))
+    fill(path, generator.unet, autoencoder, generator.text, captions.used)
+    return autoencoder, generator
+
+
+def fill(
+    path: Path,
+    unet: nn.Module,
+    autoencoder: nn.Module,
+    text: nn.Module,
+    tokens: Sequence[int] | None = None,
+) -> None:
+    """Give networks the weights of a checkpoint; the text encoder only those of some `tokens`."""
+    weights = load_file(path)
     states = {
-        "unet": generator.unet.state_dict(),
+        "unet": unet.state_dict(),
         "autoencoder": autoencoder.state_dict(),
-        "text": generator.text.state_dict(),
+        "text": text.state_dict(),
     }
     names = checkpoint_names(*(list(states[part]) for part in ("unet", "autoencoder", "text")))
     for part, state in states.items():
@@ -260,7 +272,6 @@ def load_checkpoint(path: Path, captions: Captions) -> tuple[AutoencoderKL, Gene
             if name.endswith("position_ids"):
                 continue
             value = weights[names[part][name]]
-            if name.endswith("token_embedding.weight"):
-                value = value[captions.used]
+            if tokens is not None and name.endswith("token_embedding.weight"):
+                value = value[tokens]
             target.copy_(value.reshape(target.shape))
-    return autoencoder, generator

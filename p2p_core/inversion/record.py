@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from .task import Found
 
 FORMAT = "p2p_inversion"
 VERSION = "1"
+PROBED = 16
+"""How many of a model's weights are looked at, and how many numbers of each."""
 CLOSE = 0.02
 """How far numbers that tell things apart may be off, of the largest: half precision rounds."""
 
@@ -177,6 +180,13 @@ class Inversion:
 
 FACTS = ("method", "prompt", "guidance", "psnr", "proximal")
 FLAGS = ("put_back", "shared", "source_as_negative")
+
+
+def probed(weights: Mapping[str, Tensor]) -> Tensor:
+    """A few numbers of a network's biases, to tell it from others: float[n]."""
+    keys = sorted(key for key in weights if key.endswith("bias"))
+    chosen = [keys[n * len(keys) // PROBED] for n in range(PROBED)]
+    return torch.cat([weights[key].flatten()[:PROBED].float().cpu() for key in chosen])
 
 
 def summary(tokens: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from runs import call, relative
 from p2p_core.demo import scenes
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
 from p2p_core.hosts.comfyui.conditioning import build_controller
-from p2p_core.hosts.comfyui.inverting import METHODS, Options, invert, invert_latent
+from p2p_core.hosts.comfyui.inverting import invert, invert_latent
 from p2p_core.hosts.comfyui.sampling import EditGuider, sample
 from p2p_core.inversion import ddim, direct
+from p2p_core.inversion.methods import METHODS, Options
 from p2p_core.inversion.null_text import Schedule, gradient
 from p2p_core.inversion.record import Inversion
 from p2p_core.local_blend import LocalBlend

@@ -10,9 +10,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
-from math import ceil
 from typing import Any
 
 import torch
@@ -21,12 +18,12 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...attention import Attend, CrossEdit, RowEdit
-from ...attention_maps import WordMaps, word_maps
+from ...attention import Attend, CrossEdit, RowEdit, SelfEdit
+from ...calls import Look, joined, row_edits
 from ...schedules import progress
 from .conditioning import CARRIED_KEY, Carried
 from .noise import shared_noise
-from .self_attention import CROSS_MARK, SelfEdit
+from .self_attention import CROSS_MARK, install
 
 RUN_KEY = "p2p_run"
 """Our entry in transformer_options while a run lasts, and the key of our wrappers."""
@@ -84,16 +81,6 @@ def cross_attention_sides(model: Any) -> tuple[float, ...]:
     return tuple(sorted(sides, reverse=True))
 
 
-@dataclass(frozen=True)
-class Look:
-    """Word maps wanted of rows `start:stop` of one call of the network."""
-
-    maps: WordMaps
-    start: int
-    stop: int
-    progress: float
-
-
 class Run:
     """One sampling run: its noise levels, and which conditionings carry edits or are looked at."""
 
@@ -146,12 +133,7 @@ class Run:
             if len(self._calls) >= KEPT_CALLS:
                 self._calls.clear()
             edits = list(self._row_edits(uuids, x.shape[0], here, tokens))
-            injected = [(edit.row, edit.source, reach) for edit, reach in edits if reach]
-            pixels = x.shape[-2] * x.shape[-1]
-            self._calls[key] = (
-                CrossEdit.of([edit for edit, _ in edits], x.shape[0], x.device),
-                SelfEdit.of(injected, x.shape[0], pixels, x.device),
-            )
+            self._calls[key] = joined(edits, x.shape[0], x.shape[-2:], x.device)
         return self._calls[key]
 
     def _row_edits(
@@ -171,12 +153,7 @@ class Run:
                     f"{layout.edits} edit(s) of each), got {chunk}. "
                     "Sample with the P2P KSampler: it makes the rows that the controller needs."
                 )
-            for branch, moment in enumerate(controller.at(here, tokens)):
-                for row, source in layout.pairs(branch):
-                    yield (
-                        RowEdit(n * chunk + row, n * chunk + source, moment.pair),
-                        moment.self_reach,
-                    )
+            yield from row_edits(controller, layout, n * chunk, here, tokens)
 
 
 def attach(model: Any) -> Any:
@@ -251,7 +228,7 @@ def _with_edits(
         options, blocks, lambda theirs: _cross_attention(cross, looks, x.shape, tokens, theirs)
     )
     if own is not None:
-        own.install(options)
+        install(own, options)
     return options
 
 
@@ -292,37 +269,16 @@ def _cross_attention(
             )
         extra = {**extra, CROSS_MARK: True}
         attention = _host_attention(extra)
+        layer = tuple(extra["activations_shape"][-2:]) if looks else ()
         for look in looks:
-            size = tuple(extra["activations_shape"][-2:])
-            if size == tuple(ceil(side * look.maps.side) for side in latent[-2:]):
-                _take(look, cross, attention, q, k, extra["n_heads"], size)
+            if look.sees(layer, latent[-2:]):
+                look.take(cross, attention, q, k, extra["n_heads"], layer)
         if theirs is None:
             return attention(q, k, v) if cross is None else cross.attend(attention, q, k, v)
         output = theirs(q, k, v, extra)
         return output if cross is None else cross.adjust(output, attention, q, k, v)
 
     return attn2
-
-
-def _take(
-    look: Look,
-    cross: CrossEdit | None,
-    attention: Attend,
-    q: Tensor,
-    k: Tensor,
-    heads: int,
-    size: tuple[int, int],
-) -> None:
-    """Add this layer's word maps, those of edited rows under their edit."""
-    rows = slice(look.start, look.stop)
-    if cross is None:
-        seen = word_maps(attention, q[rows], k[rows], look.maps.columns, heads)
-    else:
-        columns = look.maps.columns.new_zeros(q.shape[0], *look.maps.columns.shape[1:])
-        columns[rows] = look.maps.columns
-        edited = partial(cross.attend, attention)
-        seen = word_maps(edited, q, k, columns, heads)[rows]
-    look.maps.add(seen, *size, look.progress)
 
 
 def _host_attention(extra: dict[str, Any]) -> Attend:

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from ...controller import Chain, plan
 from ...edits import Refine, Reweight, SelfInjection, WordSwap
+from ...inversion.methods import Options
 from ...inversion.null_text import Schedule as NullTexts
 from ...local_blend import LocalBlend
 from ...schedules import Schedule, Window
 from .attention import cross_attention_blocks
 from .conditioning import Conditioning, EncodedController, read
 from .demo import load_demo
-from .inverting import Options, invert
+from .inverting import invert
 from .sampling import sample
 
 Work = Callable[[], Any]

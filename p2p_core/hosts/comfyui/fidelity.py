@@ -15,13 +15,14 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 from ...controller import Chain
 from ...demo.benchmark import Case
 from ...edits import Refine, SelfInjection
+from ...inversion.methods import Options
 from ...inversion.null_text import REFERENCE
 from ...local_blend import LocalBlend
 from ...schedules import Schedule as Windows
 from ...schedules import Window
 from .conditioning import build_controller
 from .demo import DemoPipeline
-from .inverting import Options, invert_latent
+from .inverting import invert_latent
 from .sampling import sample
 
 REFERENCE_CASES = 14

@@ -8,10 +8,8 @@ instead of being remembered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import comfy.conds
@@ -21,10 +19,9 @@ import comfy.samplers
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from ...inversion import ddim, direct, negative_prompt, noising, null_text
-from ...inversion.null_text import Schedule
+from ...inversion.gradients import trainable
+from ...inversion.methods import Method, Options
 from ...inversion.record import Inversion, psnr, summary
 from ...inversion.task import Embedding, Found, Progress, Task, replay
 from .attention import cross_attention_blocks
@@ -32,72 +29,6 @@ from .conditioning import Conditioning
 from .replaying import check_model, probe
 from .sampling import samples_of
 from .self_attention import OVERRIDE
-
-Method = Callable[[Task], Found]
-
-
-METHODS = (
-    "null-text",
-    "negative-prompt",
-    "direct",
-    "direct-shared",
-    "edit-friendly",
-    "ddim",
-    "noise",
-)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to invert: one of `METHODS` with its options, see `p2p_core.inversion`.
-
-    `seed` and the images' `batch_index` are those of the noise, for methods that add some. Raises
-    `ValueError` for another method.
-    """
-
-    method: str = "null-text"
-    schedule: Schedule = field(default_factory=Schedule)
-    iterations: int = 0
-    proximal: float = 0.0
-    seed: int = 0
-    batch_index: Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"Expected one of {', '.join(METHODS)}, got {self.method!r}.")
-        if not 0 <= self.proximal < 1:
-            raise ValueError(
-                f"Expected proximal within 0 and 1, got {self.proximal:g}. It is the part of the "
-                "guidance that is left out: 0 leaves out nothing, 0.7 is usual."
-            )
-        if self.proximal and self.method != "negative-prompt":
-            raise ValueError(
-                f"Expected proximal 0 for the method {self.method}, got {self.proximal:g}. "
-                "Proximal guidance belongs to negative-prompt inversion."
-            )
-
-    def __call__(self, task: Task) -> Found:
-        """Do it."""
-        if self.method == "noise":
-            return noising.invert(task, self._noise(task, 0))
-        if self.method == "edit-friendly":
-            noises = [self._noise(task, n) for n in range(len(task.sigmas))]
-            return noising.invert_edit_friendly(task, noises)
-        if self.method == "null-text":
-            return null_text.invert(task, self.schedule, self.iterations)
-        method = {
-            "ddim": ddim.invert,
-            "direct": direct.invert,
-            "direct-shared": partial(direct.invert, shared=True),
-            "negative-prompt": negative_prompt.invert,
-        }[self.method]
-        return method(task, self.iterations)
-
-    def _noise(self, task: Task, n: int) -> Tensor:
-        """The nth noise, as the host's samplers draw it."""
-        return comfy.sample.prepare_noise(
-            task.latent.cpu(), (self.seed + n) % 2**64, self.batch_index
-        )
 
 
 def invert_latent(
@@ -113,12 +44,14 @@ def invert_latent(
     scheduler: str,
     denoise: float,
     guidance: float,
+    seed: int = 0,
     watch: Callable[[Progress], None] = lambda progress: None,
     low_memory: bool = True,
 ) -> Inversion:
     """The inversion of a node's latent, as P2P KSampler takes it.
 
-    `prompt` describes the image; empty works, but leaves edits no words to hold on to. Raises
+    `prompt` describes the image; empty works, but leaves edits no words to hold on to. `seed` is
+    that of the noise, for methods that add some. Raises
     `ValueError` for models and latents that cannot be inverted, and as `invert` does.
     """
     check_model(model)
@@ -139,9 +72,15 @@ def invert_latent(
         model_options=model.model_options,
     ).sigmas
     source = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+
+    def draw(latents: Tensor, n: int) -> Tensor:
+        """As the host's samplers do."""
+        number = (seed + n) % 2**64
+        return comfy.sample.prepare_noise(latents.cpu(), number, latent.get("batch_index"))
+
     found, result = invert(
         model,
-        options,
+        lambda task: options(task, draw),
         source=source,
         negative=negative,
         latent=samples,
@@ -262,7 +201,12 @@ class _Inverting(comfy.samplers.Sampler):
             self.guidance,
             self.watch,
         )
-        with trainable(network.diffusion_model, self.low_memory):
+        blocks = [
+            module
+            for module in network.diffusion_model.modules()
+            if isinstance(module, BasicTransformerBlock)
+        ]
+        with trainable(network.diffusion_model, blocks, self.low_memory):
             self.found = self.method(task)
         with torch.no_grad():
             return replay(replace(task, watch=lambda progress: None), self.found)
@@ -288,40 +232,3 @@ def _normal(conditioning: Conditioning) -> Conditioning:
 def _differentiable(theirs: Any, *args: Any, **named: Any) -> Tensor:
     """Overrides the host's attention: PyTorch's own, whatever the host was told to use."""
     return attention_pytorch(*args, **named)
-
-
-@contextmanager
-def trainable(network: torch.nn.Module, low_memory: bool) -> Iterator[None]:
-    """While it lasts, gradients pass through a network whose weights want none.
-
-    Weights made in inference mode are exchanged for clones, which stay: they are the same numbers.
-    """
-    for module in network.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None and tensor.is_inference():
-                    clone = tensor.clone()
-                    if isinstance(tensor, torch.nn.Parameter):
-                        clone = torch.nn.Parameter(clone, tensor.requires_grad)
-                    tensors[name] = clone  # pyright: ignore[reportArgumentType]
-    wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    blocks = [m for m in network.modules() if isinstance(m, BasicTransformerBlock)]
-    try:
-        for parameter in wanted:
-            parameter.requires_grad_(False)
-        for block in blocks if low_memory else []:
-            block.forward = partial(_recomputed, block.forward)
-        yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
-        for block in blocks if low_memory else []:
-            del block.forward
-
-
-def _recomputed(forward: Callable[..., Tensor], *args: Any, **named: Any) -> Tensor:
-    """A block's output; under gradients its insides are forgotten and evaluated again."""
-    if not torch.is_grad_enabled():
-        return forward(*args, **named)
-    output: Any = checkpoint(forward, *args, use_reentrant=False, **named)
-    return output

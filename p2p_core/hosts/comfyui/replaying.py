@@ -9,12 +9,9 @@ import torch
 from torch import Tensor
 
 from ...inversion.negative_prompt import proximal
-from ...inversion.record import Inversion, summary
+from ...inversion.record import Inversion, probed, summary
 from ...inversion.task import Found
 from .conditioning import Conditioning, EncodedController, source_alone
-
-PROBED = 16
-"""How many of a model's weights are looked at, and how many numbers of each."""
 
 
 def check_model(model: Any) -> None:
@@ -29,18 +26,15 @@ def check_model(model: Any) -> None:
 
 def probe(model: Any) -> Tensor:
     """Some of a model's weights, patches included, to tell it from others: float[n]."""
-    weights = model.model.state_dict()
-    keys = sorted(  # patched weights are other numbers while the model is loaded
-        key
-        for key in weights
-        if key.startswith("diffusion_model.") and key.endswith("bias") and key not in model.patches
-    )
-    chosen = [keys[n * len(keys) // PROBED] for n in range(PROBED)]
-    numbers = [weights[key].flatten()[:PROBED].float().cpu() for key in chosen]
+    weights = {  # patched weights are other numbers while the model is loaded
+        key: weight
+        for key, weight in model.model.state_dict().items()
+        if key.startswith("diffusion_model.") and key not in model.patches
+    }
     patches = [
         float(patch[0]) for key in sorted(model.patches, key=str) for patch in model.patches[key]
     ]
-    return torch.cat([*numbers, torch.tensor([float(len(patches)), sum(patches)])])
+    return torch.cat([probed(weights), torch.tensor([float(len(patches)), sum(patches)])])
 
 
 def put_back(inversion: Inversion | None) -> Found | None:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from ...attention_maps import WordMaps
+from ...blending import Blending
 from ...controller import Rows
 from ...inversion.record import Inversion
 from .attention import attach, cross_attention_sides
-from .blending import Blending
+from .blending import blended
 from .conditioning import CONTROLLER_KEY, Carried, Conditioning, EncodedController, batched
 from .replaying import apply, check, put_back, start
 
@@ -132,7 +133,7 @@ class EditGuider:
         result = guider.sample(
             _all_rows(noise[: rows.sources], rows),
             _all_rows(latent_image, rows),
-            blending.wrap(sampler) if blending else sampler,
+            blended(blending, sampler) if blending else sampler,
             sigmas,
             None if denoise_mask is None else _all_rows(denoise_mask, rows),
             callback,

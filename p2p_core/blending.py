@@ -1,0 +1,107 @@
+"""What is set in a sampler's latents while it runs: local blends, and sources put back.
+
+The latents are changed in place at every noise level of the schedule before the network is asked,
+and once more at the end: for Euler's method that is the authors' loop, blending after every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .attention_maps import WordMaps
+from .controller import Controller, Rows
+from .inversion.task import Found
+from .local_blend import LocalBlend, blend, chosen_side
+from .schedules import progress
+
+Noised = Callable[[Tensor, float], Tensor]
+"""(a background latent, σ) → it as sampling's latents are at that level, one row a source."""
+
+
+class Blending:
+    """The local blends of one run: the maps that they need and the masks that come of them.
+
+    With an inversion to be put back, its trajectory having every level of `sigmas`, the sources are
+    first set to it, and the edits moved alongside where that is shared (direct inversion).
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        rows: Rows,
+        sides: Sequence[float],
+        size: torch.Size,
+        sigmas: Sequence[float],
+        put_back: Found | None = None,
+    ) -> None:
+        self.rows, self.sigmas, self.size = rows, sigmas, size
+        self.put_back = put_back
+        self.blends = {
+            n: branch.blend
+            for n, branch in enumerate(controller.branches)
+            if branch.blend is not None
+        }
+        self.maps = {
+            n: WordMaps(
+                _columns(controller, rows, n, wanted),
+                chosen_side(sides, min(size), wanted.resolution),
+            )
+            for n, wanted in self.blends.items()
+            if wanted.looks
+        }
+        self.masks: dict[int, Tensor] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.blends) or self.put_back is not None
+
+    def apply(self, x: Tensor, sigma: float, noised: Noised, done: bool = False) -> None:
+        """Blend latents x = image + σ · noise, float[rows channels height width], in place.
+
+        Until there are word maps it is left alone; raises `ValueError` if sampling is `done` and
+        there are none.
+        """
+        here = progress(sigma, self.sigmas)
+        sources, edits = list(self.rows.block(-1)), self.rows.block
+        if self.put_back is not None:
+            level = min(range(len(self.sigmas)), key=lambda n: abs(self.sigmas[n] - sigma))
+            path = self.put_back.trajectory[level].to(x)
+            if self.put_back.shared:
+                x += (path - x[sources]).repeat(1 + self.rows.edits, 1, 1, 1)
+            x[sources] = path
+        for n, wanted in self.blends.items():
+            unseen = n in self.maps and not self.maps[n].sums
+            if here <= wanted.start + 1e-6 or (unseen and not done):
+                continue
+            source = edited = subtract = x.new_zeros(self.rows.sources, 1, 1)
+            if n in self.maps:
+                seen = self.maps[n].mean()
+                source, edited, subtract = (
+                    seen[sources, 0],
+                    seen[list(edits(n)), 1],
+                    seen[list(edits(n)), 2],
+                )
+            mask = wanted.mask(source, edited, subtract, self.size)
+            background = x[sources]
+            if wanted.background is not None:
+                background = noised(wanted.background, sigma)
+            block = list(edits(n))
+            x[block] = blend(x[block], background.to(x), mask)
+            self.masks[n] = mask
+
+    def on_grid(self, sigma: float) -> bool:
+        """Whether the sampler is at one of the schedule's levels, not between two."""
+        return any(abs(sigma - level) <= 1e-4 * level for level in self.sigmas)
+
+
+def _columns(controller: Controller, rows: Rows, branch: int, wanted: LocalBlend) -> Tensor:
+    """Three looks, float[rows 3 tokens]: source words, edited words, words to subtract."""
+    source, edited = controller.source, controller.branches[branch].edited
+    columns = torch.zeros(rows.total, 3, controller.length)
+    own, words, subtract = wanted.columns(source, edited)
+    columns[list(rows.block(-1)), 0] = own.repeat(controller.length // source.length)
+    columns[list(rows.block(branch)), 1] = words.repeat(controller.length // edited.length)
+    columns[list(rows.block(branch)), 2] = subtract.repeat(controller.length // edited.length)
+    return columns

@@ -1,0 +1,403 @@
+"""`p2p`: edit images by their prompts from the shell, with the diffusers host.
+
+Every error is one line on standard error and an exit status of 1; wrong usage is 2, as shells are
+used to. Files appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from ..controller import Chain, plan
+from ..drawing import draw
+from ..edits import Refine, Reweight, SelfInjection, WordSwap
+from ..inversion.methods import METHODS, Options
+from ..inversion.null_text import Schedule as NullTexts
+from ..inversion.record import Inversion
+from ..local_blend import LocalBlend, chosen_side
+from ..notation import parse_words
+from ..schedules import Schedule, Window
+from ..viewing import Viewing
+
+if TYPE_CHECKING:
+    from ..hosts.diffusers.pipeline import Model
+    from ..hosts.diffusers.sampling import Settings
+
+app = typer.Typer(
+    help="Edit images by editing their prompts.", no_args_is_help=True, add_completion=False
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to become of an image, as the command line says it."""
+
+    source: str
+    swap: tuple[str, ...] = ()
+    refine: str | None = None
+    reweight: tuple[str, ...] = ()
+    blend: tuple[str, ...] = ()
+    cross: float = 0.8
+    own: float = 0.4
+
+    def chain(self, read: Callable[[str], Any]) -> Chain:
+        """The edits in order: swaps, the refined prompt, factors, the local blend."""
+        windows = Schedule(Window(0, self.cross))
+        injection = SelfInjection(Window(0, self.own))
+        edits: list[Any] = [
+            WordSwap(old, new, schedule=windows, self_injection=injection)
+            for old, new in (_pair(text, "--swap bicycle=car") for text in self.swap)
+        ]
+        if self.refine is not None:
+            edits.append(Refine(self.refine, True, windows, injection))
+        if self.reweight:
+            edits.append(Reweight(tuple(_factor(text) for text in self.reweight)))
+        if self.blend:
+            (branch,) = plan(self.source, [tuple(edits)], read).branches
+            words = parse_words(",".join(self.blend))
+            before, after = (
+                tuple(word for word in words if _has(prompt, word))
+                for prompt in (read(self.source), branch.edited)
+            )
+            for word in {*words} - {*before} - {*after}:
+                branch.edited.tokens_of(word)  # raises, and says which words there are
+            edits.append(LocalBlend(before, after))
+        return tuple(edits)
+
+
+def _has(prompt: Any, word: str) -> bool:
+    try:
+        return bool(prompt.tokens_of(word))
+    except ValueError:
+        return False
+
+
+def _pair(text: str, example: str) -> tuple[str, str]:
+    old, equals, new = (part.strip() for part in text.partition("="))
+    if not equals or not old:
+        raise ValueError(f"Expected words and others, such as {example}, got {text!r}.")
+    return old, new
+
+
+def _factor(text: str) -> tuple[str, float]:
+    word, value = _pair(text, "--reweight fluffy=2")
+    try:
+        return word, float(value)
+    except ValueError:
+        raise ValueError(f"Expected a number after the word, got {text!r}.") from None
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A model, how to sample, and what images are made of."""
+
+    model: Model
+    settings: Settings
+    size: tuple[int, int]
+    negative: str
+    quiet: bool
+
+    def sample(self, prompt: str, chains: Sequence[Chain], latent: Any, **more: Any) -> Any:
+        from ..hosts.diffusers.sampling import sample
+
+        return sample(
+            self.model,
+            prompt,
+            chains,
+            latent,
+            self.settings,
+            negative=self.negative,
+            quiet=self.quiet,
+            **more,
+        )
+
+    def blank(self) -> torch.Tensor:
+        """The latent of an image yet to be made."""
+        channels = self.model.pipeline.unet.config.in_channels
+        return torch.zeros(1, channels, self.size[1] // 8, self.size[0] // 8)
+
+    def invert(self, latent: torch.Tensor, prompt: str, options: Options) -> Inversion:
+        from tqdm import tqdm
+
+        from ..hosts.diffusers.inverting import invert
+
+        with tqdm(desc="inverting", disable=self.quiet) as bar:
+
+            def watch(progress: Any) -> None:
+                bar.total, bar.n = progress.total, progress.done
+                if progress.loss is not None:
+                    bar.set_postfix(loss=f"{progress.loss:.1e}")
+                bar.refresh()
+
+            return invert(
+                self.model,
+                latent,
+                prompt,
+                options,
+                self.settings,
+                negative=self.negative,
+                watch=watch,
+            )
+
+
+ModelPath = Annotated[str, typer.Option("--model", help="A checkpoint, a folder, or demo.")]
+Out = Annotated[Path, typer.Option(help="The folder to write to.")]
+Steps = Annotated[int, typer.Option(min=1, help="Sampling steps.")]
+Cfg = Annotated[float | None, typer.Option(help="Guidance; 7.5, for the demo model 3.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the noise.")]
+Sampler = Annotated[str, typer.Option(help="euler, euler_ancestral, ddim or dpmpp_2m.")]
+Negative = Annotated[str, typer.Option(help="What images should not show.")]
+Denoise = Annotated[float, typer.Option(help="How far towards noise to go with --image, 0 to 1.")]
+Size = Annotated[str | None, typer.Option(help="Of generated images, such as 512x768.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Tell the result as JSON, and nothing else.")]
+Picture = Annotated[Path | None, typer.Option("--image", help="A photograph to edit.")]
+Kept = Annotated[Path | None, typer.Option("--inversion-file", help="One that `p2p invert` wrote.")]
+InversionName = Annotated[str, typer.Option("--inversion", help=f"{', '.join(METHODS)}.")]
+Inner = Annotated[int, typer.Option(min=0, help="null-text: optimisation steps a sampling step.")]
+Source = Annotated[str, typer.Option("--source", "--caption", help="What the image shows.")]
+Swap = Annotated[list[str] | None, typer.Option(help="Words and others: bicycle=car. Repeatable.")]
+RefineTo = Annotated[str | None, typer.Option("--refine", help="The whole edited prompt.")]
+Factors = Annotated[list[str] | None, typer.Option("--reweight", help="fluffy=2. Repeatable.")]
+Blend = Annotated[list[str] | None, typer.Option(help="Keep the edit to where these words are.")]
+CrossEnd = Annotated[float, typer.Option("--cross-replace-end", help="How long layout is held.")]
+SelfEnd = Annotated[float, typer.Option("--self-replace-end", help="How long outlines are held.")]
+
+
+@app.command()
+def edit(
+    source: Source,
+    out: Out,
+    swap: Swap = None,
+    refine: RefineTo = None,
+    reweight: Factors = None,
+    blend: Blend = None,
+    image: Picture = None,
+    inversion: InversionName = "null-text",
+    inversion_file: Kept = None,
+    model: ModelPath = "demo",
+    steps: Steps = 50,
+    cfg: Cfg = None,
+    seed: Seed = 0,
+    sampler: Sampler = "euler",
+    negative: Negative = "",
+    denoise: Denoise = 1.0,
+    size: Size = None,
+    inner_steps: Inner = 4,
+    cross_replace_end: CrossEnd = 0.8,
+    self_replace_end: SelfEnd = 0.4,
+    as_json: AsJson = False,
+) -> None:
+    """Make an image and its edit, or edit a photograph."""
+    wish = Wish(
+        source,
+        tuple(swap or ()),
+        refine,
+        tuple(reweight or ()),
+        tuple(blend or ()),
+        cross_replace_end,
+        self_replace_end,
+    )
+    if not (wish.swap or wish.refine is not None or wish.reweight):
+        raise ValueError("Expected an edit: --swap, --refine or --reweight. Add one.")
+    picture = None if image is None else _read(image)
+    studio = _studio(model, steps, cfg, seed, sampler, negative, denoise, size, as_json)
+    chain = wish.chain(studio.model.read)
+    latent, found = studio.blank(), None
+    if picture is not None:
+        latent = studio.model.to_latent(picture[None])
+        if inversion_file is not None:
+            found = Inversion.load(inversion_file)
+        else:
+            found = studio.invert(latent, source, Options(inversion, NullTexts(inner_steps)))
+    result = studio.sample(source, [chain], latent, inversion=found)
+    pictures = {
+        "source": studio.model.to_pictures(result.source)[0],
+        "edited": studio.model.to_pictures(result.edited)[0],
+    }
+    if wish.blend:
+        pictures["mask"] = (result.masks[0].numpy() * 255).round().astype(np.uint8)
+    parameters = {
+        **asdict(wish),
+        "model": model,
+        "edited": plan(source, [chain], studio.model.read).branches[0].edited.text,
+        **_told(studio),
+        "image": None if image is None else str(image),
+        "inversion": None if found is None else found.method,
+        "reconstruction_psnr": None if found is None else found.psnr[0],
+    }
+    _write(out, pictures, parameters, as_json)
+
+
+@app.command()
+def maps(
+    source: Source,
+    out: Out,
+    words: Annotated[str, typer.Option(help="Words to look at; all where there are none.")] = "",
+    side: Annotated[float | None, typer.Option(help="Of the layers; of the latent's side.")] = None,
+    model: ModelPath = "demo",
+    steps: Steps = 50,
+    cfg: Cfg = None,
+    seed: Seed = 0,
+    sampler: Sampler = "euler",
+    negative: Negative = "",
+    size: Size = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where an image looks at the words of its prompt."""
+    from ..hosts.diffusers.attention import cross_attention_sides
+
+    studio = _studio(model, steps, cfg, seed, sampler, negative, 1.0, size, as_json)
+    latent = studio.blank()
+    sides = cross_attention_sides(studio.model.pipeline.unet)
+    chosen = chosen_side(sides, min(latent.shape[-2:]), side)
+    views: list[Viewing] = []
+
+    def look(controller: Any, rows: Any) -> list[Any]:
+        views.append(Viewing.of(controller, rows, parse_words(words), chosen))
+        return [views[0].maps]
+
+    result = studio.sample(source, [], latent, maps=look)
+    picture = studio.model.to_pictures(result.source)[0]
+    seen = views[0].seen(Window())
+    drawings = draw(seen, [torch.from_numpy(picture / 255).float()])
+    pictures = {"source": picture}
+    for number, (one, heatmap, steps_drawn) in enumerate(
+        zip(seen, drawings.heatmaps, drawings.steps, strict=True), 1
+    ):
+        name = f"{number:02}_{''.join(c for c in one.word if c.isalnum())}"
+        pictures[name] = (heatmap.numpy() * 255).round().astype(np.uint8)
+        pictures[f"{name}_steps"] = (steps_drawn.numpy() * 255).round().astype(np.uint8)
+    parameters = {"source": source, "words": [one.word for one in seen], "model": model}
+    _write(out, pictures, parameters | _told(studio), as_json)
+
+
+@app.command()
+def invert(
+    image: Annotated[Path, typer.Option(help="A photograph.")],
+    source: Source,
+    out: Out,
+    inversion: InversionName = "null-text",
+    model: ModelPath = "demo",
+    steps: Steps = 50,
+    cfg: Cfg = None,
+    seed: Seed = 0,
+    negative: Negative = "",
+    denoise: Denoise = 1.0,
+    inner_steps: Inner = 4,
+    as_json: AsJson = False,
+) -> None:
+    """Find how the model would have made a photograph, and keep it for `p2p edit`."""
+    picture = _read(image)
+    studio = _studio(model, steps, cfg, seed, "euler", negative, denoise, None, as_json)
+    latent = studio.model.to_latent(picture[None])
+    found = studio.invert(latent, source, Options(inversion, NullTexts(inner_steps)))
+    out.mkdir(parents=True, exist_ok=True)
+    found.save(out / "inversion.p2p.safetensors")
+    pictures = {"reconstruction": studio.model.to_pictures(found.reconstruction)[0]}
+    parameters = {
+        "source": source,
+        "image": str(image),
+        "model": model,
+        "inversion": inversion,
+        "reconstruction_psnr": found.psnr[0],
+        "inversion_file": str(out / "inversion.p2p.safetensors"),
+    }
+    _write(out, pictures, parameters | _told(studio), as_json)
+
+
+def _studio(
+    model: str,
+    steps: int,
+    cfg: float | None,
+    seed: int,
+    sampler: str,
+    negative: str,
+    denoise: float,
+    size: str | None,
+    quiet: bool,
+) -> Studio:
+    try:
+        from ..hosts.diffusers.pipeline import Model
+        from ..hosts.diffusers.sampling import Settings
+    except ImportError as error:
+        raise ValueError(
+            f"Expected diffusers to be installed, but {error.name} is not. "
+            "Run: pip install 'prompt-to-prompt[headless]'"
+        ) from error
+    demo = model == "demo"
+    made = Model.demo() if demo else Model.load(Path(model))
+    if torch.cuda.is_available():
+        made.pipeline.to("cuda")
+    settings = Settings(
+        steps, (3.0 if demo else 7.5) if cfg is None else cfg, sampler, denoise, seed
+    )
+    side = made.pipeline.unet.config.sample_size * 8
+    return Studio(made, settings, _size(size) if size else (side, side), negative, quiet)
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) % 8 == 0 for part in parts):
+        raise ValueError(f"Expected a size in multiples of 8, such as 512x768, got {text!r}.")
+    return int(parts[0]), int(parts[1])
+
+
+def _told(studio: Studio) -> dict[str, Any]:
+    told = asdict(replace(studio.settings, scheduler=None))
+    return {**{k: v for k, v in told.items() if k != "scheduler"}, "negative": studio.negative}
+
+
+def _read(path: Path) -> np.ndarray:
+    """uint8[height width 3]; raises `ValueError` for a file that is no picture."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"Expected a picture at {path}, which cannot be read: {error}.") from error
+
+
+def _write(
+    out: Path, pictures: dict[str, np.ndarray], parameters: dict[str, Any], as_json: bool
+) -> None:
+    """Pictures with their parameters inside, each whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = PngInfo()
+    text.add_text("p2p", json.dumps(parameters))
+    files: dict[str, str] = {}
+    for name, picture in pictures.items():
+        path = out / f"{name}.png"
+        part = path.with_name(path.name + ".part")
+        try:
+            Image.fromarray(picture).save(part, format="PNG", pnginfo=text)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        files[name] = str(path)
+    report = {**parameters, "files": files}
+    lines = [json.dumps(report)] if as_json else [f"{name}: {path}" for name, path in files.items()]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

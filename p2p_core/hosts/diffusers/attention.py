@@ -1,0 +1,122 @@
+"""Attention processors that obey the edits of the call under way, and look where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+import torch.nn.functional as F
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from einops import rearrange
+from torch import Tensor
+
+from ...attention import CrossEdit, SelfEdit
+from ...calls import Look
+
+
+def cross_attention_sides(unet: Any) -> tuple[float, ...]:
+    """Sides of the cross-attention layers as fractions of the latent's side, largest first.
+
+    Raises `ValueError` for a network that has none.
+    """
+    down = list(getattr(unet, "down_blocks", []))
+    levels = [*enumerate(down), (len(down) - 1, getattr(unet, "mid_block", None))]
+    sides = {0.5**level for level, block in levels if getattr(block, "has_cross_attention", False)}
+    if not sides:
+        raise ValueError(
+            "Expected a model whose UNet has cross-attention (SD1.x, SD2.x, SDXL), got "
+            f"{type(unet).__name__}. Prompt-to-Prompt edits the attention between image and text; "
+            "load such a model."
+        )
+    return tuple(sorted(sides, reverse=True))
+
+
+@dataclass
+class Call:
+    """What the network's attention does in the call under way."""
+
+    cross: CrossEdit | None = None
+    own: SelfEdit | None = None
+    looks: Sequence[Look] = ()
+    latent: tuple[int, int] = (0, 0)
+    """(height, width)"""
+    sides: tuple[float, ...] = field(default_factory=tuple[float, ...])
+
+    def layer(self, pixels: int) -> tuple[int, int]:
+        """Height and width of a layer of so many pixels."""
+        height, width = self.latent
+        sizes = [(ceil(height * side), ceil(width * side)) for side in self.sides]
+        return next((size for size in sizes if size[0] * size[1] == pixels), (1, pixels))
+
+
+class Processor:
+    """An attention layer that asks a `Call` what to do. Plain attention where that says nothing."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        if attention_mask is not None:
+            raise ValueError(
+                "Expected attention without a mask, got one. Leave out encoder_attention_mask."
+            )
+
+        def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            q, k, v = (rearrange(t, "r n (h c) -> r h n c", h=attn.heads) for t in (q, k, v))
+            return rearrange(F.scaled_dot_product_attention(q, k, v), "r h n c -> r n (h c)")
+
+        call, text = self.call, encoder_hidden_states
+        context = hidden_states if text is None else text
+        q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        if text is None:
+            rows = None if call.own is None else call.own.gather(q.shape[1])
+            if rows is not None:
+                q, k = q.index_select(0, rows), k.index_select(0, rows)
+            output = attention(q, k, v)
+        else:
+            layer = call.layer(q.shape[1])
+            for look in call.looks:
+                if look.sees(layer, call.latent):
+                    look.take(call.cross, attention, q, k, attn.heads, layer)
+            output = (call.cross.attend if call.cross else _plain)(attention, q, k, v)
+        return attn.to_out[1](attn.to_out[0](output))
+
+
+def _plain(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return attention(q, k, v)
+
+
+@contextmanager
+def attached(unet: Any) -> Iterator[Call]:
+    """While it lasts, the UNet's attention obeys the call that is given out.
+
+    Raises `ValueError` for a UNet whose attention somebody else has replaced.
+    """
+    before = unet.attn_processors
+    others = {
+        type(one).__name__
+        for one in before.values()
+        if type(one) not in (AttnProcessor, AttnProcessor2_0)
+    }
+    if others:
+        raise ValueError(
+            f"Expected a UNet with diffusers' own attention, got {', '.join(sorted(others))}. "
+            "Take off what replaced it (IP-Adapter, xFormers, attention slicing): "
+            "unet.set_default_attn_processor()."
+        )
+    call = Call(sides=cross_attention_sides(unet))
+    unet.set_attn_processor(Processor(call))
+    try:
+        yield call
+    finally:
+        unet.set_attn_processor(before)

@@ -1,0 +1,84 @@
+"""Inverting images in diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from torch import Tensor
+
+from ...inversion.gradients import trainable
+from ...inversion.methods import Options
+from ...inversion.record import Inversion, psnr, summary
+from ...inversion.task import Embedding, Progress, Task, replay
+from .pipeline import Model
+from .replaying import probe
+from .sampling import Settings, repeated_rows
+
+
+def invert(
+    model: Model,
+    latent: Tensor,
+    prompt: str,
+    options: Options | None = None,
+    settings: Settings | None = None,
+    *,
+    negative: str = "",
+    watch: Callable[[Progress], None] = lambda progress: None,
+    low_memory: bool = True,
+) -> Inversion:
+    """The inversion of images, float[images channels height width], for `sampling.sample`.
+
+    Of `settings`, steps, cfg and denoise count, and the seed for methods that add noise. `watch` is
+    told of every evaluation and stops the inversion by raising. Raises `ValueError` as the method
+    does.
+    """
+    options, settings = options or Options(), settings or Settings()
+    unet = model.pipeline.unet
+    source, against = (
+        repeated_rows(model.encode([text]), len(latent)) for text in (prompt, negative)
+    )
+    levels = model.sigmas(settings.steps, settings.denoise)
+
+    def denoise(x: Tensor, sigma: float, *texts: Embedding) -> Sequence[Tensor]:
+        tokens = torch.cat([text.tokens for text in texts])
+        rest = None if texts[0].rest is None else torch.cat([text.rest for text in texts])
+        several = x.repeat(len(texts), 1, 1, 1)
+        prediction = model.predict(several, sigma, Embedding(tokens, rest))
+        return model.image(several, sigma, prediction).chunk(len(texts))
+
+    def draw(latents: Tensor, n: int) -> Tensor:
+        generator = torch.Generator().manual_seed((settings.seed + n) % 2**64)
+        return torch.randn(latents.shape, generator=generator)
+
+    task = Task(
+        denoise,
+        latent.to(model.device).float() * model.scale,
+        tuple(levels),
+        replace(source, tokens=source.tokens.float()),
+        replace(against, tokens=against.tokens.float()),
+        settings.cfg,
+        watch,
+    )
+    blocks = [m for m in unet.modules() if isinstance(m, BasicTransformerBlock)]
+    with trainable(unet, blocks, low_memory):
+        found = options(task, draw)
+    with torch.no_grad():
+        result = replay(replace(task, watch=lambda progress: None), found) / model.scale
+    pictures = [torch.from_numpy(model.to_pictures(one) / 255) for one in (latent, result)]
+    return Inversion(
+        method=options.method,
+        prompt=prompt,
+        guidance=settings.cfg,
+        sigmas=torch.tensor(levels),
+        found=found.cpu(),
+        latent=latent.cpu(),
+        reconstruction=result.cpu(),
+        psnr=psnr(*pictures),
+        source=summary(source.tokens[:1]),
+        negative=summary(against.tokens[:1]),
+        probe=probe(model),
+        proximal=options.proximal,
+    )

@@ -1,0 +1,202 @@
+"""A Stable Diffusion model in diffusers, and what it makes of prompts, images and latents."""
+
+# pyright: reportPrivateImportUsage=false
+# (diffusers exports all its names lazily)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
+from torch import Tensor
+
+from ...inversion.task import Embedding, preserving
+from ...tokens import Prompt, read_prompt
+from .attention import cross_attention_sides
+
+
+@dataclass(frozen=True)
+class Model:
+    """A diffusers pipeline of the Stable Diffusion family (SD1.x, SD2.x, SDXL).
+
+    Its UNet, autoencoder, text encoders and tokenizers are used, and its scheduler's configuration.
+    Latents are the autoencoder's own here, as ComfyUI's nodes pass them; in the sampler's space
+    they are multiplied by its scaling factor.
+    """
+
+    pipeline: Any
+
+    def __post_init__(self) -> None:
+        unet = getattr(self.pipeline, "unet", None)
+        kind = type(self.pipeline).__name__
+        if unet is None:
+            raise ValueError(
+                f"Expected a pipeline of the Stable Diffusion family (SD1.x, SD2.x, SDXL), got "
+                f"{kind}. Prompt-to-Prompt edits the cross-attention of a UNet; load such a model."
+            )
+        cross_attention_sides(unet)
+        if self.prediction not in ("epsilon", "v_prediction"):
+            raise ValueError(
+                f"Expected a model that predicts noise or v, got {self.prediction} in {kind}. "
+                "Load another model."
+            )
+
+    @classmethod
+    def demo(cls) -> Model:
+        """The model that ships with this project."""
+        from .demo import load_demo
+
+        return cls(load_demo())
+
+    @classmethod
+    def load(cls, path: Path, dtype: torch.dtype = torch.float32) -> Model:
+        """A model in diffusers' folder layout, or a checkpoint file.
+
+        Nothing is downloaded for a folder; for a file diffusers looks for its configuration.
+        Raises `ValueError` for a path where there is none.
+        """
+        if not path.exists():
+            raise ValueError(
+                f"Expected a model at {path}, which does not exist. Give a checkpoint file, a "
+                "folder in diffusers' layout, or “demo”."
+            )
+        options: dict[str, Any] = {"torch_dtype": dtype, "safety_checker": None}
+        try:
+            if path.is_dir():
+                made = DiffusionPipeline.from_pretrained(path, local_files_only=True, **options)
+            else:
+                made = StableDiffusionPipeline.from_single_file(str(path), **options)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"Expected a Stable Diffusion model at {path}, which diffusers cannot load: "
+                f"{error}. Give a checkpoint file or a folder in diffusers' layout."
+            ) from error
+        return cls(made)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pipeline.unet.dtype
+
+    @property
+    def prediction(self) -> str:
+        return self.pipeline.scheduler.config.prediction_type
+
+    @property
+    def scale(self) -> float:
+        """Latents in the sampler's space, of the autoencoder's own."""
+        return self.pipeline.vae.config.scaling_factor
+
+    @property
+    def length(self) -> int:
+        """Tokens of a text as the network gets it."""
+        return self.pipeline.tokenizer.model_max_length
+
+    def read(self, text: str) -> Prompt:
+        """The words of a text and their tokens; raises `ValueError` for a text that is too long."""
+        content = self._ids(text)
+        if len(content) > self.length - 2:
+            raise ValueError(
+                f"Expected a prompt of at most {self.length - 2} tokens, got {len(content)}: "
+                f"{text!r}. Shorten it."
+            )
+        positions = range(1, 1 + len(content))
+        return read_prompt(text, content, positions, self.length, self._ids)
+
+    def _ids(self, text: str) -> list[int]:
+        return self.pipeline.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> Embedding:
+        """A row for each text; `rest` are SDXL's pooled vectors, float[texts channels], or None."""
+        embeddings = self.pipeline.encode_prompt(
+            prompt=list(texts),
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )
+        return Embedding(embeddings[0], embeddings[2] if len(embeddings) > 2 else None)
+
+    @torch.no_grad()
+    def to_latent(self, pictures: np.ndarray) -> Tensor:
+        """The latents of uint8[images height width 3]: float[images channels height width].
+
+        Sides that the autoencoder cannot divide are cropped in their middle.
+        """
+        factor = 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
+        height, width = (side // factor * factor for side in pictures.shape[1:3])
+        top, left = (pictures.shape[1] - height) // 2, (pictures.shape[2] - width) // 2
+        pixels = torch.from_numpy(pictures[:, top : top + height, left : left + width].copy())
+        pixels = pixels.permute(0, 3, 1, 2).to(self.device, self.dtype) / 127.5 - 1
+        return self.pipeline.vae.encode(pixels).latent_dist.mode().float()
+
+    @torch.no_grad()
+    def to_pictures(self, latent: Tensor) -> np.ndarray:
+        """The pictures of latents: uint8[images height width 3]."""
+        pixels = self.pipeline.vae.decode(latent.to(self.device, self.dtype)).sample
+        pixels = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
+        return pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+    @cached_property
+    def levels(self) -> Tensor:
+        """σ of every timestep that the model was trained on: float64[timesteps], rising."""
+        scheduler: Any = DDIMScheduler.from_config(self.pipeline.scheduler.config)
+        signal = scheduler.alphas_cumprod.double()
+        return ((1 - signal) / signal).sqrt()
+
+    def sigmas(self, steps: int, denoise: float = 1.0) -> list[float]:
+        """The levels of so many steps, timesteps spaced evenly, then 0 (ComfyUI's “normal”).
+
+        With `denoise` below 1 they are the last of a longer schedule.
+        """
+        if steps < 1 or not 0 < denoise <= 1:
+            raise ValueError(
+                f"Expected 1 or more steps and a denoise within 0 and 1, got {steps} and "
+                f"{denoise:g}."
+            )
+        whole = torch.linspace(len(self.levels) - 1, 0, int(steps / denoise), dtype=torch.float64)
+        low = whole.floor().long()
+        logs, part = self.levels.log(), whole - low
+        above = logs[(low + 1).clamp(max=len(logs) - 1)]
+        chosen = ((1 - part) * logs[low] + part * above).exp().float()
+        return [*chosen[-steps:].tolist(), 0.0]
+
+    def timestep(self, sigma: float) -> int:
+        """The timestep whose level is nearest: the model knows whole ones only."""
+        return int((self.levels.log() - log(sigma)).abs().argmin())
+
+    def predict(self, x: Tensor, sigma: float, text: Embedding) -> Tensor:
+        """What the network says, noise or v, of x = image + σ · noise, one row a row of `text`."""
+        extra: dict[str, Any] = {}
+        if text.rest is not None:
+            side = 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
+            height, width = (size * side for size in x.shape[-2:])
+            ids = torch.tensor([height, width, 0, 0, height, width], device=x.device)
+            pooled = text.rest.to(self.device, self.dtype)
+            extra["added_cond_kwargs"] = {
+                "text_embeds": pooled,
+                "time_ids": ids.to(self.dtype).repeat(len(x), 1),
+            }
+        output = self.pipeline.unet(
+            (x / preserving(sigma)).to(self.dtype),
+            self.timestep(sigma),
+            text.tokens.to(self.device, self.dtype),
+            **extra,
+        )
+        return output.sample.float()
+
+    def image(self, x: Tensor, sigma: float, prediction: Tensor) -> Tensor:
+        """The image that a prediction of x stands for, in the sampler's space."""
+        if self.prediction == "epsilon":
+            return x - sigma * prediction
+        return x / preserving(sigma) ** 2 - prediction * sigma / preserving(sigma)

@@ -1,0 +1,47 @@
+"""Whether a run in diffusers is the one that an inversion was made for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...controller import Controller
+from ...inversion.record import Inversion, probed, summary
+from ...inversion.task import Embedding
+from .pipeline import Model
+
+if TYPE_CHECKING:
+    from .sampling import Settings
+
+
+def probe(model: Model) -> torch.Tensor:
+    """Some of a model's weights, to tell it from others: float[n]."""
+    return probed(model.pipeline.unet.state_dict())
+
+
+def check(
+    inversion: Inversion,
+    model: Model,
+    controller: Controller,
+    settings: Settings,
+    levels: list[float],
+    source: Embedding,
+    negative: Embedding,
+) -> None:
+    """Raises `ValueError` naming what is not as it was when the image was inverted."""
+    inversion.check_model(probe(model))
+    texts: list[Any] = [summary(text.tokens[:1]) for text in (source, negative)]
+    inversion.check_texts(controller.source.text, *texts)
+    inversion.check_schedule(torch.tensor(levels))
+    follows = settings.scheduler is None and settings.sampler in ("euler", "ddim")
+    if not inversion.found.put_back and not follows:
+        raise ValueError(
+            f"Expected the sampler euler for an inversion by {inversion.method}, got another. "
+            "Choose euler, or invert by the method direct, which any sampler can follow."
+        )
+    if inversion.found.nulls is not None and settings.cfg != inversion.guidance:
+        raise ValueError(
+            f"Expected a cfg of {inversion.guidance:g}, which the null texts were optimised for, "
+            f"got {settings.cfg:g}. Set cfg to {inversion.guidance:g}, or invert with the other."
+        )

@@ -1,0 +1,276 @@
+"""Sampling source and edits side by side with diffusers' schedulers (paper Algorithm 1)."""
+
+# pyright: reportPrivateImportUsage=false
+# (diffusers exports all its names lazily)
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isclose
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+)
+from torch import Tensor
+from tqdm import tqdm
+
+from ...attention_maps import WordMaps
+from ...blending import Blending
+from ...calls import Look, joined, row_edits
+from ...controller import Chain, Controller, Rows, plan
+from ...inversion.negative_prompt import proximal
+from ...inversion.record import Inversion
+from ...inversion.task import Embedding, preserving
+from ...noise import SharedNoise
+from ...schedules import progress
+from .attention import Call, attached, cross_attention_sides
+from .pipeline import Model
+from .replaying import check
+
+SAMPLERS: dict[str, Any] = {
+    "euler": EulerDiscreteScheduler,
+    "euler_ancestral": EulerAncestralDiscreteScheduler,
+    "ddim": DDIMScheduler,
+    "dpmpp_2m": DPMSolverMultistepScheduler,
+}
+"""diffusers' schedulers by the names that ComfyUI has for the same samplers."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What sampling gave: latents, float[images channels height width], the edits' edit by edit."""
+
+    source: Tensor
+    edited: Tensor
+    masks: Tensor
+    """float[images height width] of every edited image; ones where it has no local blend."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample; `scheduler` takes the place of the `sampler` by name."""
+
+    steps: int = 50
+    cfg: float = 7.5
+    sampler: str = "euler"
+    denoise: float = 1.0
+    seed: int = 0
+    scheduler: Any = None
+
+    def __post_init__(self) -> None:
+        if self.scheduler is None and self.sampler not in SAMPLERS:
+            raise ValueError(
+                f"Expected the sampler to be one of {', '.join(SAMPLERS)}, got {self.sampler!r}."
+            )
+
+
+def sample(
+    model: Model,
+    prompt: str,
+    chains: Sequence[Chain],
+    latent: Tensor,
+    settings: Settings | None = None,
+    *,
+    negative: str = "",
+    inversion: Inversion | None = None,
+    maps: Callable[[Controller, Rows], Sequence[WordMaps]] = lambda controller, rows: (),
+    noise: Tensor | None = None,
+    quiet: bool = False,
+) -> Result:
+    """Sample a source for each latent, and every edit of it.
+
+    `latent` is float[images channels height width]: zeros, or encoded images for a denoise below 1
+    or an `inversion` of them. `noise`, of its shape, takes the place of the seed's. Raises
+    `ValueError` for prompts and edits that do not fit, and for settings that are not the
+    inversion's.
+    """
+    settings = settings or Settings()
+    controller = plan(prompt, chains, model.read)
+    rows = Rows(len(latent), len(controller.branches))
+    run = _Run(model, controller, rows, settings, negative, inversion)
+    with torch.no_grad(), attached(model.pipeline.unet) as call:
+        return run.sample(call, latent, noise, tuple(maps(controller, rows)), quiet)
+
+
+class _Run:
+    """One sampling run: its schedule, its texts, and which rows are whose."""
+
+    def __init__(
+        self,
+        model: Model,
+        controller: Controller,
+        rows: Rows,
+        settings: Settings,
+        negative: str,
+        inversion: Inversion | None,
+    ) -> None:
+        self.model, self.controller, self.rows = model, controller, rows
+        self.settings, self.inversion = settings, inversion
+        self.scheduler, self.levels = _schedule(model, settings)
+        self.preserved = isclose(float(self.scheduler.init_noise_sigma), 1.0)
+        """Whether the scheduler's latents keep their variance: x / √(1 + σ²)."""
+        positive = model.encode([p.text for p in controller.prompts])
+        self.positive = _repeated(positive, rows.sources)
+        against = model.encode([negative])
+        self.negative = repeated_rows(against, rows.total)
+        if inversion is not None:
+            check(inversion, model, controller, settings, self.levels, positive, against)
+            if inversion.found.source_as_negative:
+                self.negative = repeated_rows(_first(positive), rows.total)
+        self.edits: dict[Any, Any] = {}
+
+    def sample(
+        self,
+        call: Call,
+        latent: Tensor,
+        noise: Tensor | None,
+        maps: tuple[WordMaps, ...],
+        quiet: bool,
+    ) -> Result:
+        model, rows, levels = self.model, self.rows, self.levels
+        size = latent.shape[-2:]
+        sides = cross_attention_sides(model.pipeline.unet)
+        put_back = self.inversion.found if self.inversion else None
+        if put_back is not None and not put_back.put_back:
+            put_back = None
+        blending = Blending(self.controller, rows, sides, size, levels, put_back)
+        looking = (*blending.maps.values(), *maps)
+        start, noise = self._start(latent, noise)
+        x = start.repeat(1 + rows.edits, 1, 1, 1)
+        call.latent = (size[0], size[1])
+        sources = list(rows.block(-1))
+
+        def noised(background: Tensor, sigma: float) -> Tensor:
+            return background.to(x) * model.scale + sigma * noise
+
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        takes = inspect.signature(self.scheduler.step).parameters
+        extra = {"generator": generator} if "generator" in takes else {}
+        timesteps = self.scheduler.timesteps
+        with SharedNoise(rows.total, rows.sources):
+            for n, (sigma, low) in enumerate(tqdm(list(pairwise(levels)), disable=quiet)):
+                blending.apply(x, sigma, noised)
+                prediction = self._predict(call, x, sigma, looking)
+                theirs = x * self._there(sigma)
+                self.scheduler.scale_model_input(
+                    theirs, timesteps[n]
+                )  # done already, but asked for
+                stepped = self.scheduler.step(prediction, timesteps[n], theirs, **extra)
+                x = stepped.prev_sample / self._there(low)
+            blending.apply(x, levels[-1], noised, done=True)
+        masks = [blending.masks.get(n, torch.ones(rows.sources, *size)) for n in range(rows.edits)]
+        result = x / model.scale
+        return Result(
+            result[sources],
+            result[len(sources) :],
+            torch.cat([mask.float().cpu() for mask in masks]) if masks else torch.ones(0, *size),
+        )
+
+    def _start(self, latent: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Where sampling starts, in the sampler's space, and the noise in it."""
+        device, sigma = self.model.device, self.levels[0]
+        if noise is None:
+            generator = torch.Generator().manual_seed(self.settings.seed)
+            noise = torch.randn(latent.shape, generator=generator)
+        noise, image = noise.to(device), latent.to(device) * self.model.scale
+        if self.inversion is not None:
+            self.inversion.check_latent(latent)
+            return self.inversion.found.trajectory[0].to(device), noise
+        if self.settings.denoise < 1:
+            return image + sigma * noise, noise
+        # of a variance as in training, unless somebody's scheduler begins otherwise
+        given = self.settings.scheduler is not None and not self.preserved
+        level = float(self.scheduler.init_noise_sigma) if given else preserving(sigma)
+        return image + level * noise, noise
+
+    def _there(self, sigma: float) -> float:
+        """Latents as the scheduler has them, of those in the sampler's space."""
+        return 1 / preserving(sigma) if self.preserved else 1.0
+
+    def _predict(self, call: Call, x: Tensor, sigma: float, maps: Sequence[WordMaps]) -> Tensor:
+        """The guided prediction of every row, edited."""
+        guided = not isclose(self.settings.cfg, 1.0)
+        total, here = len(x), progress(sigma, self.levels)
+        start = total if guided else 0
+        call.cross, call.own = self._edits(here, start, x)
+        call.looks = [Look(one, start, start + total, here) for one in maps]
+        if not guided:
+            return self.model.predict(x, sigma, self.positive)
+        text = _joined(self._against(here), self.positive)
+        against, prediction = self.model.predict(torch.cat([x, x]), sigma, text).chunk(2)
+        difference = prediction - against
+        if self.inversion is not None and self.inversion.proximal:
+            difference = proximal(difference, self.inversion.proximal)
+        return against + self.settings.cfg * difference
+
+    def _against(self, here: float) -> Embedding:
+        """The negative text at this progress."""
+        nulls = None if self.inversion is None else self.inversion.found.nulls
+        if nulls is None:
+            return self.negative
+        now = nulls[min(int(here * len(nulls) + 1e-3), len(nulls) - 1)].to(self.model.device)
+        return Embedding(now.repeat(1 + self.rows.edits, 1, 1), self.negative.rest)
+
+    def _edits(self, here: float, start: int, x: Tensor) -> Any:
+        key = self.controller.weights(here)
+        if key not in self.edits:
+            self.edits.clear()
+            made = list(row_edits(self.controller, self.rows, start, here, self.model.length))
+            self.edits[key] = joined(made, start + len(x), x.shape[-2:], x.device)
+        return self.edits[key]
+
+
+def _schedule(model: Model, settings: Settings) -> tuple[Any, list[float]]:
+    """diffusers' scheduler, set, and its levels down to 0.
+
+    Euler's method by its name takes the model's own levels; other schedulers bring theirs.
+    """
+    scheduler: Any = settings.scheduler
+    if scheduler is None:
+        kind: Any = SAMPLERS[settings.sampler]
+        options = {"set_alpha_to_one": True} if kind is DDIMScheduler else {}
+        scheduler = kind.from_config(model.pipeline.scheduler.config, **options)
+        if kind is EulerDiscreteScheduler:
+            levels = model.sigmas(settings.steps, settings.denoise)
+            scheduler.set_timesteps(sigmas=levels, device="cpu")
+            return scheduler, levels
+    if settings.denoise < 1:
+        raise ValueError(
+            f"Expected a denoise of 1 for {type(scheduler).__name__}, which has timesteps of its "
+            f"own, got {settings.denoise:g}. Choose the sampler euler."
+        )
+    scheduler.set_timesteps(settings.steps, device="cpu")
+    if hasattr(scheduler, "sigmas"):
+        levels = [*(float(one) for one in scheduler.sigmas[: len(scheduler.timesteps)]), 0.0]
+    else:
+        levels = [*(float(model.levels[int(t)]) for t in scheduler.timesteps), 0.0]
+    return scheduler, levels
+
+
+def repeated_rows(text: Embedding, count: int) -> Embedding:
+    """One row of text for each of so many."""
+    rest = None if text.rest is None else text.rest.expand(count, -1)
+    return Embedding(text.tokens.expand(count, -1, -1), rest)
+
+
+def _first(text: Embedding) -> Embedding:
+    return Embedding(text.tokens[:1], None if text.rest is None else text.rest[:1])
+
+
+def _repeated(text: Embedding, sources: int) -> Embedding:
+    """One row a prompt → one row for each source of each prompt."""
+    rest = None if text.rest is None else text.rest.repeat_interleave(sources, 0)
+    return Embedding(text.tokens.repeat_interleave(sources, 0), rest)
+
+
+def _joined(one: Embedding, other: Embedding) -> Embedding:
+    rest = None if one.rest is None else torch.cat([one.rest, other.rest])
+    return Embedding(torch.cat([one.tokens.to(other.tokens), other.tokens]), rest)

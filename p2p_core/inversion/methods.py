@@ -1,0 +1,77 @@
+"""Every inversion method by its name, with its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from . import ddim, direct, negative_prompt, noising, null_text
+from .null_text import Schedule
+from .task import Found, Task
+
+Method = Callable[[Task], Found]
+Draw = Callable[[Tensor, int], Tensor]
+"""(latents, n) → the nth noise for them, of their shape."""
+
+METHODS = (
+    "null-text",
+    "negative-prompt",
+    "direct",
+    "direct-shared",
+    "edit-friendly",
+    "ddim",
+    "noise",
+)
+
+
+def drawn(latents: Tensor, n: int) -> Tensor:
+    """The noise of seed n."""
+    return torch.randn(latents.shape, generator=torch.Generator().manual_seed(n))
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to invert: one of `METHODS` with its options, see `p2p_core.inversion`.
+
+    Raises `ValueError` for another method.
+    """
+
+    method: str = "null-text"
+    schedule: Schedule = field(default_factory=Schedule)
+    iterations: int = 0
+    proximal: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"Expected one of {', '.join(METHODS)}, got {self.method!r}.")
+        if not 0 <= self.proximal < 1:
+            raise ValueError(
+                f"Expected proximal within 0 and 1, got {self.proximal:g}. It is the part of the "
+                "guidance that is left out: 0 leaves out nothing, 0.7 is usual."
+            )
+        if self.proximal and self.method != "negative-prompt":
+            raise ValueError(
+                f"Expected proximal 0 for the method {self.method}, got {self.proximal:g}. "
+                "Proximal guidance belongs to negative-prompt inversion."
+            )
+
+    def __call__(self, task: Task, draw: Draw = drawn) -> Found:
+        """Do it; methods that add noise `draw` it."""
+        if self.method == "noise":
+            return noising.invert(task, draw(task.latent, 0))
+        if self.method == "edit-friendly":
+            noises = [draw(task.latent, n) for n in range(len(task.sigmas))]
+            return noising.invert_edit_friendly(task, noises)
+        if self.method == "null-text":
+            return null_text.invert(task, self.schedule, self.iterations)
+        method = {
+            "ddim": ddim.invert,
+            "direct": direct.invert,
+            "direct-shared": partial(direct.invert, shared=True),
+            "negative-prompt": negative_prompt.invert,
+        }[self.method]
+        return method(task, self.iterations)

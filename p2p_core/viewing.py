@@ -1,0 +1,65 @@
+"""Where a run's images look at words: what to look at, and what was seen (paper figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .attention_maps import Seen, WordMaps, indicator
+from .controller import Controller, Rows
+from .schedules import Window
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """Words to look at in the rows of a run; `maps` go along with it and are read afterwards."""
+
+    maps: WordMaps
+    named: tuple[tuple[int, str, int], ...]
+    """(row, word, which of the looks it is), row by row, words in the order they were met."""
+
+    @classmethod
+    def of(cls, controller: Controller, rows: Rows, words: Sequence[str], side: float) -> Viewing:
+        """Of these words, of all where none is named; a row without a word is skipped.
+
+        `side` are the layers, as a fraction of the latent's side. Raises `ValueError` for a word in
+        none of the prompts.
+        """
+        columns = torch.zeros(rows.total, 1, controller.length)
+        named: list[tuple[int, str, int]] = []
+        looks: dict[str, int] = {}
+        for block, prompt in enumerate(controller.prompts, -1):
+            present = {word.text.casefold(): word.text for word in prompt.words}
+            for word in words or present.values():
+                try:
+                    found = indicator(prompt, [word])
+                except ValueError:
+                    continue
+                at = looks.setdefault(word.casefold(), len(looks))
+                if at >= columns.shape[1]:
+                    columns = torch.cat([columns, torch.zeros_like(columns[:, :1])], dim=1)
+                repeated = found.repeat(controller.length // prompt.length)
+                columns[list(rows.block(block)), at] = repeated
+                named += [(row, word, at) for row in rows.block(block)]
+        named.sort(key=lambda one: one[0])
+        for word in words:
+            if word.casefold() not in looks:
+                texts = " and ".join(repr(prompt.text) for prompt in controller.prompts)
+                raise ValueError(
+                    f"{word!r} is in none of the prompts {texts}. Choose words that are in one."
+                )
+        return cls(WordMaps(columns, side, by_step=True), tuple(named))
+
+    def seen(self, window: Window) -> list[Seen]:
+        """What was seen in a window of steps; raises `ValueError` if there is no step in it."""
+        mean = self.maps.mean(window)
+        steps = torch.stack(
+            [
+                total / count
+                for here, (total, count) in sorted(self.maps.sums.items())
+                if window.weight(here)
+            ]
+        )
+        return [Seen(row, word, mean[row, at], steps[:, row, at]) for row, word, at in self.named]

@@ -1,0 +1,126 @@
+"""Models in diffusers: the demo, and small ones of other architectures with random weights."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("diffusers", reason="needs the headless extra: pip install .[headless]")
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from p2p_core.hosts.diffusers.demo import clip_tokenizer
+from p2p_core.hosts.diffusers.pipeline import Model
+
+WIDTH = 32
+
+
+@pytest.fixture(scope="session")
+def demo():
+    return Model.demo()
+
+
+@pytest.fixture(scope="session")
+def sd2():
+    """v-prediction, linear projections."""
+    torch.manual_seed(0)
+    return Model(
+        StableDiffusionPipeline(
+            vae=_autoencoder(),
+            text_encoder=CLIPTextModel(_text_config()).eval(),
+            tokenizer=clip_tokenizer(),
+            unet=_unet(cross_attention_dim=WIDTH),
+            scheduler=_scheduler("v_prediction"),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def sdxl():
+    """Two text encoders, pooled vectors, no cross-attention at the latent's own side."""
+    torch.manual_seed(1)
+    return Model(
+        StableDiffusionXLPipeline(
+            vae=_autoencoder(),
+            text_encoder=CLIPTextModel(_text_config()).eval(),
+            text_encoder_2=CLIPTextModelWithProjection(_text_config()).eval(),
+            tokenizer=clip_tokenizer(),
+            tokenizer_2=clip_tokenizer(),
+            unet=_unet(
+                cross_attention_dim=2 * WIDTH,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=WIDTH + 6 * 8,
+            ),
+            scheduler=_scheduler("epsilon"),
+            add_watermarker=False,
+        )
+    )
+
+
+@pytest.fixture(params=["demo", "sd2", "sdxl"])
+def model(request):
+    return request.getfixturevalue(request.param)
+
+
+def _text_config() -> CLIPTextConfig:
+    return CLIPTextConfig(
+        hidden_size=WIDTH,
+        projection_dim=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        bos_token_id=49406,
+        eos_token_id=49407,
+        pad_token_id=49407,
+    )
+
+
+def _autoencoder() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+    ).eval()
+
+
+def _unet(**more) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        **{
+            "sample_size": 16,
+            "block_out_channels": (WIDTH, 2 * WIDTH),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "attention_head_dim": 4,
+            "use_linear_projection": True,
+            "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            **more,
+        }
+    ).eval()
+
+
+def _scheduler(prediction: str) -> EulerDiscreteScheduler:
+    return EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction,
+        timestep_spacing="leading",
+        steps_offset=1,
+    )

@@ -1,0 +1,194 @@
+"""Edits in diffusers: beside its own pipelines, with its schedulers, and what is refused."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler
+from runs import PROMPT, relative
+
+from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
+from p2p_core.hosts.diffusers.attention import attached, cross_attention_sides
+from p2p_core.hosts.diffusers.inverting import invert
+from p2p_core.hosts.diffusers.pipeline import Model
+from p2p_core.hosts.diffusers.sampling import SAMPLERS, Settings, sample
+from p2p_core.inversion.methods import METHODS, Options
+from p2p_core.inversion.null_text import Schedule as NullTexts
+from p2p_core.local_blend import LocalBlend
+from p2p_core.schedules import Schedule, Window
+from p2p_core.viewing import Viewing
+
+BLANK = torch.zeros(1, 4, 16, 16)
+SWAP = WordSwap("circle", "star")
+SAME = WordSwap("circle", "circle")
+TOLERANCE, ACROSS_BATCHES = 1e-5, 5e-5
+
+
+def run(model, *chains, latent=BLANK, settings=None, **more):
+    settings = settings or Settings(4, 3.0)
+    return sample(model, PROMPT, chains, latent, settings, quiet=True, **more)
+
+
+def test_the_source_is_the_stock_pipelines(model):
+    """With diffusers' own scheduler, timesteps and initial noise."""
+    scheduler = EulerDiscreteScheduler.from_config(model.pipeline.scheduler.config)
+    stock = model.pipeline
+    own, stock.scheduler = stock.scheduler, scheduler
+    noise = torch.randn(BLANK.shape, generator=torch.Generator().manual_seed(5))
+    try:
+        theirs = stock(
+            PROMPT,
+            negative_prompt="bad",
+            num_inference_steps=4,
+            guidance_scale=3.0,
+            latents=noise.clone(),
+            output_type="latent",
+            height=128,
+            width=128,
+        ).images
+    finally:
+        stock.scheduler = own
+    again = EulerDiscreteScheduler.from_config(model.pipeline.scheduler.config)
+    settings = Settings(4, 3.0, scheduler=again)
+    ours = run(model, (SWAP,), settings=settings, negative="bad", noise=noise)
+    assert relative(ours.source * model.scale, theirs) <= ACROSS_BATCHES
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_identities_with_every_sampler(sampler, demo):
+    """An edit that changes nothing is the source; a swap is not."""
+    result = run(demo, (SAME,), (SWAP,), settings=Settings(4, 3.0, sampler))
+    same, swapped = result.edited.split(1)
+    assert relative(same, result.source) <= TOLERANCE
+    assert relative(swapped, result.source) > 1e-2
+    assert torch.isfinite(result.edited).all()
+
+
+def test_the_whole_language_on_every_architecture(model):
+    left = torch.ones(1, 16, 16)
+    left[..., 12:] = 0
+    chain = (
+        Refine("a big red star on the grass, at night"),
+        Reweight((("red", 2.0),)),
+        LocalBlend(("circle",), ("star",), start=0.0, user_mask=left),
+    )
+    result = run(model, chain, (SAME,))
+    outside = (result.masks[:1] == 0)[:, None].expand_as(result.source)
+    assert outside.any()
+    difference = (result.edited[:1] - result.source)[outside].abs().max()
+    assert difference <= TOLERANCE * result.source.abs().max()
+    assert relative(result.edited[:1], result.source) > 1e-4
+    assert relative(result.edited[1:], result.source) <= TOLERANCE
+
+
+def test_attention_is_as_it_was_afterwards(demo):
+    before = demo.pipeline.unet.attn_processors
+    run(demo, (SWAP,))
+    assert demo.pipeline.unet.attn_processors == before
+    with pytest.raises(ValueError, match="is not in the prompt"):
+        run(demo, (WordSwap("dog", "cat"),))
+    with pytest.raises(RuntimeError, match="stop"), attached(demo.pipeline.unet):
+        raise RuntimeError("stop")
+    assert demo.pipeline.unet.attn_processors == before
+
+
+def test_foreign_attention_is_refused(demo):
+    class Foreign:
+        def __call__(self, *args, **named):
+            raise AssertionError("not called")
+
+    unet = demo.pipeline.unet
+    before = unet.attn_processors
+    unet.set_attn_processor(Foreign())
+    try:
+        with pytest.raises(ValueError, match=r"own attention, got Foreign"):
+            run(demo, (SWAP,))
+    finally:
+        unet.set_attn_processor(before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_images_are_inverted_and_edited(method, model):
+    latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(2))
+    settings = Settings(4, 3.0)
+    options = Options(method, NullTexts(inner_steps=1))
+    inversion = invert(model, latent, PROMPT, options, settings, negative="bad")
+    result = run(
+        model, (SWAP,), latent=latent, settings=settings, negative="bad", inversion=inversion
+    )
+    assert relative(result.source, inversion.reconstruction) <= ACROSS_BATCHES
+    assert relative(result.edited, result.source) > 1e-4
+    if inversion.found.put_back:
+        assert relative(result.source, latent) <= TOLERANCE
+    assert not any(p.grad is not None for p in model.pipeline.unet.parameters())
+
+
+def test_an_inversion_of_other_settings_is_refused(demo):
+    latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(2))
+    inversion = invert(demo, latent, PROMPT, Options("ddim"), Settings(4, 3.0))
+    for settings, said in (
+        (Settings(5, 3.0), "Expected 4 steps"),
+        (Settings(4, 3.0, "euler_ancestral"), "noise levels|sampler euler"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            run(demo, (SWAP,), latent=latent, settings=settings, inversion=inversion)
+    with pytest.raises(ValueError, match="negative conditioning"):
+        run(demo, (SWAP,), latent=latent, inversion=inversion, negative="a blue star")
+    with pytest.raises(ValueError, match="another image's"):
+        run(demo, (SWAP,), latent=latent + 1, inversion=inversion)
+
+
+def test_word_maps(demo):
+    views = []
+
+    def look(controller, rows):
+        views.append(Viewing.of(controller, rows, ["circle", "star"], 1.0))
+        return [views[0].maps]
+
+    run(demo, (SWAP,), maps=look)
+    seen = views[0].seen(Window())
+    assert [(one.row, one.word) for one in seen] == [(0, "circle"), (1, "star")]
+    assert all(one.mean.shape == (16, 16) and one.steps.shape == (4, 16, 16) for one in seen)
+    assert all(0 < one.mean.max() <= 1 for one in seen)
+
+
+def test_sides(demo, sd2, sdxl):
+    sides = [cross_attention_sides(model.pipeline.unet) for model in (demo, sd2, sdxl)]
+    assert sides == [(1.0, 0.5, 0.25), (1.0, 0.5), (0.5,)]
+
+
+def test_odd_sizes_and_reach(demo):
+    never = Schedule(Window(0, 0))
+    chains = [
+        (WordSwap("circle", "star", 1, never, SelfInjection(Window(), reach)),)
+        for reach in (0.2, 0.25, 0.5, 1.0)
+    ]
+    result = run(demo, *chains, latent=torch.zeros(1, 4, 17, 21))
+    rows = result.edited.split(1)
+    assert all(relative(one, two) > 1e-4 for one, two in pairwise(rows))
+
+
+def test_wrong_input(demo, tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        Model.load(tmp_path / "none")
+    (tmp_path / "model.safetensors").write_bytes(b"no model")
+    with pytest.raises(ValueError, match="cannot load"):
+        Model.load(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="cannot load"):
+        Model.load(tmp_path)
+    with pytest.raises(ValueError, match="at most 75 tokens"):
+        demo.read("red " * 80)
+    with pytest.raises(ValueError, match="sampler to be one of"):
+        Settings(sampler="best")
+    with pytest.raises(ValueError, match="1 or more steps"):
+        run(demo, (SWAP,), settings=Settings(0))
+    with pytest.raises(ValueError, match="Stable Diffusion family"):
+        Model(object())
+
+
+def test_pictures_that_the_autoencoder_cannot_halve_are_cropped(demo):
+    picture = np.zeros((1, 101, 123, 3), np.uint8)
+    assert demo.to_latent(picture).shape == (1, 4, 12, 15)
