@@ -148,7 +148,7 @@ class P2PNullTextInversion(io.ComfyNode):
                     "low_memory",
                     default=True,
                     tooltip="null-text: forget the insides of the model's blocks and evaluate them "
-                    "again for gradients. A third slower, with less than half the memory.",
+                    "again for gradients. Less than half the memory for a little more time.",
                 ),
             ],
             outputs=[

@@ -231,16 +231,20 @@ class _Run:
 def _schedule(model: Model, settings: Settings) -> tuple[Any, list[float]]:
     """diffusers' scheduler, set, and its levels down to 0.
 
-    Euler's method by its name takes the model's own levels; other schedulers bring theirs.
+    A sampler by its name takes the model's own levels, but for DDIM, which has timesteps of its
+    own, as somebody's scheduler has.
     """
     scheduler: Any = settings.scheduler
     if scheduler is None:
         kind: Any = SAMPLERS[settings.sampler]
         options = {"set_alpha_to_one": True} if kind is DDIMScheduler else {}
         scheduler = kind.from_config(model.pipeline.scheduler.config, **options)
-        if kind is EulerDiscreteScheduler:
+        if kind is not DDIMScheduler:
             levels = model.sigmas(settings.steps, settings.denoise)
-            scheduler.set_timesteps(sigmas=levels, device="cpu")
+            scheduler.set_timesteps(len(levels) - 1, device="cpu")
+            scheduler.sigmas = torch.tensor(levels)
+            scheduler.timesteps = torch.tensor([float(model.timestep(s)) for s in levels[:-1]])
+            scheduler.set_begin_index(0)
             return scheduler, levels
     if settings.denoise < 1:
         raise ValueError(
