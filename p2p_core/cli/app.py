@@ -137,8 +137,8 @@ class Studio:
             def watch(progress: Any) -> None:
                 bar.total, bar.n = progress.total, progress.done
                 if progress.loss is not None:
-                    bar.set_postfix(loss=f"{progress.loss:.1e}")
-                bar.refresh()
+                    bar.set_postfix(loss=f"{progress.loss:.1e}", refresh=False)
+                bar.update(0)
 
             return invert(
                 self.model,
