@@ -17,7 +17,7 @@ from .pairs import ADDED, FADED, PAIRS, WINDOWS, Pair
 from .recognise import LIGHT, Reading, matches, recognise
 from .scenes import COLOURS, PITCH, SIZE, Item, pattern_coverage
 from .sheet import grid
-from .studio import Link, Studio
+from .studio import Link, Photographer
 
 MARGIN = 4
 """Pixels around an object that are not yet background: edges are soft."""
@@ -74,7 +74,7 @@ def swap(pair: Pair, kind: str, **more: Any) -> Link:
     return "P2P_WordSwap", {**words, **WINDOWS[kind], **more}
 
 
-def word_swaps(studio: Studio, seeds: int, seed: int) -> Iterator[Exhibit]:
+def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
     """Word swaps beside re-prompting, with and without local blend; yields after every prompt."""
     exhibit = Exhibit({"pairs": seeds * sum(len(pairs) for pairs in PAIRS.values())})
     blended: list[Score] = []
@@ -109,7 +109,7 @@ def word_swaps(studio: Studio, seeds: int, seed: int) -> Iterator[Exhibit]:
     exhibit.sheet = grid(images, captions, columns=4, heads=heads, scale=2)
 
 
-def refinements(studio: Studio, seeds: int, seed: int) -> Iterator[Exhibit]:
+def refinements(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
     """A pattern word added to a prompt; yields after every prompt."""
     exhibit = Exhibit()
     success: list[bool] = []
@@ -138,7 +138,7 @@ def refinements(studio: Studio, seeds: int, seed: int) -> Iterator[Exhibit]:
     exhibit.sheet = grid(images, captions, columns=3, heads=heads, scale=2)
 
 
-def fader(studio: Studio, seeds: int, seed: int) -> Iterator[Exhibit]:
+def fader(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
     """A pattern word turned up and down; yields after every prompt."""
     exhibit = Exhibit()
     correlations: list[float] = []
@@ -185,7 +185,7 @@ def pattern_strength(source: np.ndarray, picture: np.ndarray, pattern: str) -> f
     return float(np.mean(strengths)) if strengths else 0.0
 
 
-def one_word(studio: Studio, seed: int) -> Iterator[Exhibit]:
+def one_word(studio: Photographer, seed: int) -> Iterator[Exhibit]:
     """The source's attention for one word only, for all, for none (paper figure 5)."""
     images: list[np.ndarray] = []
     captions: list[str] = []
@@ -205,7 +205,7 @@ def one_word(studio: Studio, seed: int) -> Iterator[Exhibit]:
     exhibit.sheet = grid(images, captions, columns=4, heads=("source",), scale=2)
 
 
-def word_maps(studio: Studio, seed: int) -> Iterator[Exhibit]:
+def word_maps(studio: Photographer, seed: int) -> Iterator[Exhibit]:
     """Where source and edited picture look at each word (paper figures 3 and 4)."""
     exhibit = Exhibit()
     images: list[np.ndarray] = []

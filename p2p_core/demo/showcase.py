@@ -1,7 +1,8 @@
 """`make demo`: every kind of edit in the real ComfyUI, with figures against the true answers.
 
 Runs the demo workflow on a server for pairs of prompts and batches of seeds, and writes
-output/demo/: contact sheets and report.json.
+output/demo/: contact sheets and report.json. Where there is no ComfyUI and none can be cloned,
+diffusers takes the pictures.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from ..hosts.server import PromptFailed, Server, ServerFailed
 from . import exhibits
 from .exhibits import Exhibit
 from .pairs import ADDED, FADED, PAIRS
-from .studio import Studio
+from .studio import Photographer, Studio
 
 SEEDS = {"word_swap": 4, "refine": 4, "reweight": 2}
 """Pictures of each prompt."""
@@ -35,15 +39,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     try:
-        host = find_hosts(clone=True)[0]
-        sys.stdout.write(f"Starting ComfyUI {host.version} ({host.path})\n")
-        with Server(host) as server:
-            shown = showcase(Studio(server), options.seeds, options.seed)
+        with photographer() as (name, studio):
+            shown = showcase(studio, options.seeds, options.seed)
     except (HostNotFound, ServerFailed, PromptFailed) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     options.out.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"host": host.version}
+    report: dict[str, Any] = {"host": name}
     for name, exhibit in shown.items():
         report |= exhibit.figures
         if exhibit.sheet is not None:
@@ -54,7 +56,28 @@ def main() -> int:
     return 0
 
 
-def showcase(studio: Studio, seeds: int | None, seed: int) -> dict[str, Exhibit]:
+@contextmanager
+def photographer() -> Iterator[tuple[str, Photographer]]:
+    """Who takes the pictures, and the host's version or name.
+
+    Raises `HostNotFound` where there is neither ComfyUI nor diffusers.
+    """
+    try:
+        host = find_hosts(clone=True)[0]
+    except HostNotFound as error:
+        if find_spec("diffusers") is None:
+            raise
+        from .headless import HeadlessStudio
+
+        sys.stdout.write(f"{error}\nUsing diffusers instead\n")
+        yield "diffusers", HeadlessStudio()
+        return
+    sys.stdout.write(f"Starting ComfyUI {host.version} ({host.path})\n")
+    with Server(host) as server:
+        yield host.version, Studio(server)
+
+
+def showcase(studio: Photographer, seeds: int | None, seed: int) -> dict[str, Exhibit]:
     """Every exhibit by the name of its sheet."""
     prompts = sum(len(pairs) for pairs in PAIRS.values())
     planned = {

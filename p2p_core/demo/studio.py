@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,27 @@ EDITS = ("P2P_WordSwap", "P2P_Refine", "P2P_Reweight", "P2P_LocalBlend")
 
 Link = tuple[str, Mapping[str, Any]]
 """An edit node: its type, and those of its inputs that are not at their defaults."""
+
+
+class Photographer(Protocol):
+    """Whoever takes the demo's pictures."""
+
+    def shoot(
+        self,
+        text: str,
+        chains: Sequence[Sequence[Link]],
+        seeds: int,
+        seed: int,
+        reprompt: bool = False,
+        maps: str | None = None,
+    ) -> dict[str, list[np.ndarray]]:
+        """Pictures, uint8[height width 3], of a prompt and chains of edits of it.
+
+        Returns "source" with `seeds` pictures, "p2p" with as many for each chain, one chain after
+        the other, if wanted "reprompt" (the last chain's prompt without control), and "maps" with
+        a heatmap for each of the words in `maps`.
+        """
+        ...
 
 
 class Studio:
@@ -38,12 +59,7 @@ class Studio:
         reprompt: bool = False,
         maps: str | None = None,
     ) -> dict[str, list[np.ndarray]]:
-        """Pictures, uint8[height width 3], of a prompt and chains of edits of it.
-
-        Returns "source" with `seeds` pictures, "p2p" with as many for each chain, one chain after
-        the other, if wanted "reprompt" (the last chain's prompt without control), and "maps" with
-        a heatmap for each of the words in `maps`.
-        """
+        """As every `Photographer`."""
         prompt = self._with_chains(chains)
         by_type(prompt, "P2P_Controller").update(source_prompt=text)
         by_type(prompt, "EmptyLatentImage").update(batch_size=seeds)

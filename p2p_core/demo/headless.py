@@ -1,0 +1,95 @@
+"""The demo's pictures without ComfyUI: the same edits by diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..controller import Chain
+from ..drawing import draw
+from ..edits import Refine, Reweight, SelfInjection, WordSwap
+from ..hosts.diffusers.attention import cross_attention_sides
+from ..hosts.diffusers.pipeline import Model
+from ..hosts.diffusers.sampling import Settings, sample
+from ..local_blend import LocalBlend, chosen_side
+from ..notation import parse_factors, parse_windows, parse_words
+from ..schedules import Schedule, Window
+from ..viewing import Viewing
+from .studio import Link
+
+STEPS, CFG = 30, 3.0
+"""As in workflows/word_swap_demo.json."""
+
+
+class HeadlessStudio:
+    """Takes the pictures that `studio.Studio` takes on a server."""
+
+    def __init__(self) -> None:
+        self.model = Model.demo()
+
+    def shoot(
+        self,
+        text: str,
+        chains: Sequence[Sequence[Link]],
+        seeds: int,
+        seed: int,
+        reprompt: bool = False,
+        maps: str | None = None,
+    ) -> dict[str, list[np.ndarray]]:
+        """As every `Photographer`."""
+        latent = torch.zeros(seeds, 4, 16, 16)
+        edits = [tuple(edit_of(link) for link in chain) for chain in chains]
+        views: list[Viewing] = []
+
+        def look(controller: Any, rows: Any) -> list[Any]:
+            if maps is None:
+                return []
+            sides = cross_attention_sides(self.model.pipeline.unet)
+            side = chosen_side(sides, latent.shape[-1], None)
+            views.append(Viewing.of(controller, rows, parse_words(maps), side))
+            return [views[0].maps]
+
+        def run(chains: Sequence[Chain], **more: Any) -> Any:
+            settings = Settings(STEPS, CFG, seed=seed)
+            return sample(self.model, text, chains, latent, settings, quiet=True, **more)
+
+        result = run(edits, maps=look)
+        pictures = self.model.to_pictures(torch.cat([result.source, result.edited]))
+        shot = {"source": list(pictures[:seeds]), "p2p": list(pictures[seeds:])}
+        if reprompt:
+            kept = [link for link in chains[-1] if link[0] != "P2P_LocalBlend"]
+            free = run([tuple(edit_of(link, free=True) for link in kept)])
+            shot["reprompt"] = list(self.model.to_pictures(free.edited))
+        if views:
+            shown = [torch.from_numpy(picture / 255).float() for picture in pictures]
+            heatmaps = draw(views[0].seen(Window()), shown).heatmaps
+            shot["maps"] = [(one.numpy() * 255).round().astype(np.uint8) for one in heatmaps]
+        return shot
+
+
+def edit_of(link: Link, free: bool = False) -> Any:
+    """An edit node as the core's edit; `free`: its words alone, without control."""
+    kind, given = link
+    inputs: Mapping[str, Any] = {
+        "cross_replace_end": 0.8,
+        "self_replace_end": 0.4,
+        "word_windows": "",
+        **given,
+    }
+    if free:
+        inputs = {**inputs, "cross_replace_end": 0.0, "self_replace_end": 0.0, "word_windows": ""}
+    windows = Schedule(
+        Window(0, inputs["cross_replace_end"]), parse_windows(inputs["word_windows"])
+    )
+    injection = SelfInjection(Window(0, inputs["self_replace_end"]))
+    if kind == "P2P_WordSwap":
+        return WordSwap(inputs["words"], inputs["replacement"], 1, windows, injection)
+    if kind == "P2P_Refine":
+        return Refine(inputs["edited_prompt"], True, windows, injection)
+    if kind == "P2P_Reweight":
+        factors = parse_factors(inputs["words"], 1.0)
+        return Reweight(factors, self_injection=injection)
+    return LocalBlend(parse_words(inputs["source_words"]), parse_words(inputs["edited_words"]))

@@ -1,0 +1,45 @@
+"""`make demo` where there is no ComfyUI."""
+
+import json
+import sys
+
+import numpy as np
+
+from p2p_core.demo import showcase
+from p2p_core.demo.headless import HeadlessStudio
+from p2p_core.demo.recognise import recognise
+from p2p_core.hosts.locate import HostNotFound
+
+SWAP = ("P2P_WordSwap", {"words": "circle", "replacement": "star", "self_replace_end": 0.2})
+BLEND = ("P2P_LocalBlend", {"source_words": "circle", "edited_words": "star"})
+
+
+def test_the_pictures_of_a_prompt():
+    text = "a red circle on the grass"
+    shot = HeadlessStudio().shoot(text, [[SWAP], [SWAP, BLEND]], 2, 0, reprompt=True, maps="circle")
+    assert {name: len(some) for name, some in shot.items()} == {
+        "source": 2,
+        "p2p": 4,
+        "reprompt": 2,
+        "maps": 2,
+    }
+    assert recognise(shot["source"][0]).items[0].shape == "circle"
+    assert recognise(shot["p2p"][0]).items[0].shape == "star"
+    outside = [
+        np.abs(shot["source"][0].astype(int) - one) for one in (shot["p2p"][2], shot["p2p"][0])
+    ]
+    assert outside[0].mean() < outside[1].mean()
+
+
+def test_diffusers_takes_the_place_of_comfyui_and_says_so(monkeypatch, tmp_path, capsys):
+    def none(**named):
+        raise HostNotFound("No ComfyUI here. Set COMFYUI_PATH.")
+
+    monkeypatch.setattr(showcase, "find_hosts", none)
+    monkeypatch.setattr(showcase, "showcase", lambda studio, seeds, seed: {})
+    monkeypatch.setattr(sys, "argv", ["demo", "--out", str(tmp_path)])
+    assert showcase.main() == 0
+    assert json.loads((tmp_path / "report.json").read_text()) == {"host": "diffusers"}
+    assert "No ComfyUI here. Set COMFYUI_PATH.\nUsing diffusers instead" in capsys.readouterr().out
+    monkeypatch.setattr(showcase, "find_spec", lambda name: None)
+    assert showcase.main() == 1
