@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -316,6 +317,47 @@ def invert(
     _write(out, pictures, parameters | _told(studio), as_json)
 
 
+benchmarks = typer.Typer(help="Measure edits against true answers.", no_args_is_help=True)
+app.add_typer(benchmarks, name="benchmark")
+
+
+@benchmarks.command()
+def shapes(
+    out: Out,
+    cases: Annotated[int, typer.Option(min=1, help="How many; 105 is 15 of each kind.")] = 105,
+    steps: Steps = 20,
+    cfg: Annotated[float, typer.Option(help="Guidance.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the cases.")] = 2022,
+    as_json: AsJson = False,
+) -> None:
+    """Invert and edit rendered scenes with the demo model, by every method.
+
+    A run that was stopped goes on where it was.
+    """
+    _require_diffusers()
+    from ..demo.benchmark import Book, Plan, measure, report
+    from ..hosts.diffusers.fidelity import DiffusersLab
+
+    plan = Plan("diffusers", steps, cfg, seed)
+    book = Book.open(out, plan)
+    measure(DiffusersLab(steps, cfg), book, cases, seed)
+    summary = report(book, plan)
+    text = json.dumps(summary) if as_json else (out / "report.md").read_text().rstrip()
+    sys.stdout.write(text + "\n")
+
+
+def _require_diffusers() -> None:
+    """Raises `ValueError` where it is not installed."""
+    try:
+        import_module("diffusers")
+        import_module("torchmetrics")
+    except ImportError as error:
+        raise ValueError(
+            f"Expected diffusers to be installed, but {error.name} is not. "
+            "Run: pip install 'prompt-to-prompt[headless]'"
+        ) from error
+
+
 def _studio(
     model: str,
     steps: int,
@@ -327,14 +369,10 @@ def _studio(
     size: str | None,
     quiet: bool,
 ) -> Studio:
-    try:
-        from ..hosts.diffusers.pipeline import Model
-        from ..hosts.diffusers.sampling import Settings
-    except ImportError as error:
-        raise ValueError(
-            f"Expected diffusers to be installed, but {error.name} is not. "
-            "Run: pip install 'prompt-to-prompt[headless]'"
-        ) from error
+    _require_diffusers()
+    from ..hosts.diffusers.pipeline import Model
+    from ..hosts.diffusers.sampling import Settings
+
     demo = model == "demo"
     made = Model.demo() if demo else Model.load(Path(model))
     if torch.cuda.is_available():

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from p2p_core.demo.benchmark import KINDS, Tally, cases, ssim, structure_distance
+from p2p_core.demo.benchmark import Book, Plan, means
+from p2p_core.demo.cases import KINDS, cases
+from p2p_core.demo.measures import ssim, structure_distance
 from p2p_core.demo.scenes import SIZE, render
 
 SOME = tuple(cases(5 * len(KINDS), seed=4))
@@ -44,7 +46,19 @@ def test_measures_of_the_same_and_of_other_pictures():
 
 
 def test_means():
-    tally = Tally()
-    tally.add(x=1.0, y=2.0)
-    tally.add(x=3.0)
-    assert tally.means == {"x": 2.0, "y": 2.0}
+    rows = [{"case": 0, "x": 1.0, "y": 2.0}, {"case": 1, "x": 3.0}]
+    assert means(rows) == {"x": 2.0, "y": 2.0}
+
+
+def test_a_book_goes_on_where_it_was_cut_short(tmp_path):
+    plan = Plan("here")
+    book = Book.open(tmp_path, plan)
+    book.write({"case": 0, "method": "a"})
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"case": 1, "meth')
+    again = Book.open(tmp_path, plan)
+    assert again.rows() == [{"case": 0, "method": "a"}]
+    again.write({"case": 1, "method": "a"})
+    assert [row["case"] for row in again.rows()] == [0, 1]
+    with pytest.raises(ValueError, match="Choose another folder"):
+        Book.open(tmp_path, Plan("there"))

@@ -1,0 +1,70 @@
+"""The benchmark of rendered scenes, on a few of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from p2p_core.demo import benchmark
+from p2p_core.demo.benchmark import Book, Plan, measure, report
+from p2p_core.demo.cases import KINDS
+from p2p_core.demo.methods import METHODS
+from p2p_core.hosts.diffusers.fidelity import DiffusersLab
+
+PLAN = Plan("diffusers", steps=4)
+
+
+@pytest.fixture(scope="module")
+def lab():
+    return DiffusersLab(PLAN.steps, PLAN.cfg)
+
+
+def test_a_run_that_is_stopped_goes_on_and_counts_nothing_twice(lab, tmp_path, monkeypatch):
+    methods = {name: METHODS[name] for name in ("direct", "img2img")}
+    monkeypatch.setattr(benchmark, "METHODS", methods)
+    made = []
+
+    class Stopping:
+        def __getattr__(self, name):
+            return getattr(lab, name)
+
+        def make(self, *args):
+            if len(made) == 6:  # the first case is made twice, to see its memory
+                raise KeyboardInterrupt
+            made.append(args)
+            return lab.make(*args)
+
+    book = Book.open(tmp_path, PLAN)
+    with pytest.raises(KeyboardInterrupt):
+        measure(Stopping(), book, 3, PLAN.seed)
+    assert len(book.rows()) == 4
+    measure(lab, book, 3, PLAN.seed)
+    measure(lab, book, 3, PLAN.seed)
+    rows = [(row["case"], row["method"]) for row in book.rows()]
+    assert rows == [(case, method) for case in range(3) for method in methods]
+
+
+def test_every_method_and_every_figure(lab, tmp_path):
+    book = Book.open(tmp_path, PLAN)
+    measure(lab, book, 2, PLAN.seed)
+    summary = report(book, PLAN)
+    assert summary == json.loads((tmp_path / "report.json").read_text())
+    assert set(summary["methods"]) == set(METHODS)
+    for name, method in METHODS.items():
+        figures = summary["methods"][name]
+        assert ("reconstruction_psnr" in figures) == method.controlled
+        assert figures["peak_memory_mib"] > 0
+        assert 0 < figures["background_ssim"] <= 1
+    direct, ddim = (summary["methods"][name] for name in ("direct", "ddim"))
+    assert abs(direct["reconstruction_psnr"] - summary["vae_round_trip_psnr"]) < 0.1
+    assert ddim["reconstruction_psnr"] < direct["reconstruction_psnr"] - 3
+    assert direct["network_evaluations"] == PLAN.steps * 5
+    with (tmp_path / "report.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["method"], row["kind"]) for row in rows} == {
+        (name, kind) for name in METHODS for kind in ("all", *KINDS[:2])
+    }
+    assert (tmp_path / "report.md").read_text().startswith("| method | kind |")
+    assert (tmp_path / "sheet.png").exists()
