@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import torch
 import typer
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from ..controller import Chain, plan
@@ -105,9 +105,15 @@ class Studio:
 
     model: Model
     settings: Settings
-    size: tuple[int, int]
+    size: tuple[int, int] | None
+    """Width and height in pixels, if somebody asked for them."""
     negative: str
     quiet: bool
+
+    @property
+    def side(self) -> int:
+        """Of the images that the model was trained on, in pixels."""
+        return self.model.pipeline.unet.config.sample_size * 8
 
     def sample(self, prompt: str, chains: Sequence[Chain], latent: Any, **more: Any) -> Any:
         from ..hosts.diffusers.sampling import sample
@@ -126,7 +132,15 @@ class Studio:
     def blank(self) -> torch.Tensor:
         """The latent of an image yet to be made."""
         channels = self.model.pipeline.unet.config.in_channels
-        return torch.zeros(1, channels, self.size[1] // 8, self.size[0] // 8)
+        width, height = self.size or (self.side, self.side)
+        return torch.zeros(1, channels, height // 8, width // 8)
+
+    def latent(self, picture: Image.Image) -> torch.Tensor:
+        """Of a photograph, scaled to the size wanted, or its shorter side to the model's."""
+        scale = self.side / min(picture.size)
+        width, height = (max(8, round(side * scale / 8) * 8) for side in picture.size)
+        scaled = picture.resize(self.size or (width, height), Image.Resampling.LANCZOS)
+        return self.model.to_latent(np.asarray(scaled)[None])
 
     def invert(self, latent: torch.Tensor, prompt: str, options: Options) -> Inversion:
         from tqdm import tqdm
@@ -160,7 +174,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Of the noise.")]
 Sampler = Annotated[str, typer.Option(help="euler, euler_ancestral, ddim or dpmpp_2m.")]
 Negative = Annotated[str, typer.Option(help="What images should not show.")]
 Denoise = Annotated[float, typer.Option(help="How far towards noise to go with --image, 0 to 1.")]
-Size = Annotated[str | None, typer.Option(help="Of generated images, such as 512x768.")]
+Size = Annotated[str | None, typer.Option(help="Such as 512x768; else the model's own.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Tell the result as JSON, and nothing else.")]
 Picture = Annotated[Path | None, typer.Option("--image", help="A photograph to edit.")]
 Kept = Annotated[Path | None, typer.Option("--inversion-file", help="One that `p2p invert` wrote.")]
@@ -211,15 +225,19 @@ def edit(
     )
     if not (wish.swap or wish.refine is not None or wish.reweight):
         raise ValueError("Expected an edit: --swap, --refine or --reweight. Add one.")
+    if image is None and denoise < 1:
+        raise ValueError(f"Expected --image for a denoise of {denoise:g}, got none. Add one.")
     picture = None if image is None else _read(image)
     studio = _studio(model, steps, cfg, seed, sampler, negative, denoise, size, as_json)
     chain = wish.chain(studio.model.read)
+    edited = plan(source, [chain], studio.model.read).branches[0].edited.text
     latent, found = studio.blank(), None
+    if inversion_file is not None:
+        found = Inversion.load(inversion_file)
+        latent = found.latent
     if picture is not None:
-        latent = studio.model.to_latent(picture[None])
-        if inversion_file is not None:
-            found = Inversion.load(inversion_file)
-        else:
+        latent = studio.latent(picture)
+        if found is None:
             found = studio.invert(latent, source, Options(inversion, NullTexts(inner_steps)))
     result = studio.sample(source, [chain], latent, inversion=found)
     pictures = {
@@ -231,7 +249,7 @@ def edit(
     parameters = {
         **asdict(wish),
         "model": model,
-        "edited": plan(source, [chain], studio.model.read).branches[0].edited.text,
+        "edited": edited,
         **_told(studio),
         "image": None if image is None else str(image),
         "inversion": None if found is None else found.method,
@@ -295,13 +313,14 @@ def invert(
     seed: Seed = 0,
     negative: Negative = "",
     denoise: Denoise = 1.0,
+    size: Size = None,
     inner_steps: Inner = 4,
     as_json: AsJson = False,
 ) -> None:
     """Find how the model would have made a photograph, and keep it for `p2p edit`."""
     picture = _read(image)
-    studio = _studio(model, steps, cfg, seed, "euler", negative, denoise, None, as_json)
-    latent = studio.model.to_latent(picture[None])
+    studio = _studio(model, steps, cfg, seed, "euler", negative, denoise, size, as_json)
+    latent = studio.latent(picture)
     found = studio.invert(latent, source, Options(inversion, NullTexts(inner_steps)))
     out.mkdir(parents=True, exist_ok=True)
     found.save(out / "inversion.p2p.safetensors")
@@ -380,8 +399,7 @@ def _studio(
     settings = Settings(
         steps, (3.0 if demo else 7.5) if cfg is None else cfg, sampler, denoise, seed
     )
-    side = made.pipeline.unet.config.sample_size * 8
-    return Studio(made, settings, _size(size) if size else (side, side), negative, quiet)
+    return Studio(made, settings, _size(size) if size else None, negative, quiet)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -396,11 +414,11 @@ def _told(studio: Studio) -> dict[str, Any]:
     return {**{k: v for k, v in told.items() if k != "scheduler"}, "negative": studio.negative}
 
 
-def _read(path: Path) -> np.ndarray:
-    """uint8[height width 3]; raises `ValueError` for a file that is no picture."""
+def _read(path: Path) -> Image.Image:
+    """A photograph, upright; raises `ValueError` for a file that is no picture."""
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
+            return ImageOps.exif_transpose(picture).convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise ValueError(f"Expected a picture at {path}, which cannot be read: {error}.") from error
 
@@ -431,7 +449,7 @@ def main() -> int:
     """The command line; returns the exit status."""
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:  # out of memory is a RuntimeError
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import ddim, direct, negative_prompt, noising, null_text
 from .null_text import Schedule
+from .record import FOLLOWING
 from .task import Found, Task
 
 Method = Callable[[Task], Found]
@@ -58,6 +59,16 @@ class Options:
                 f"Expected proximal 0 for the method {self.method}, got {self.proximal:g}. "
                 "Proximal guidance belongs to negative-prompt inversion."
             )
+        if self.iterations and self.method in ("edit-friendly", "noise"):
+            raise ValueError(
+                f"Expected 0 iterations for the method {self.method}, got {self.iterations}. It "
+                "adds noise; there is no walk to refine."
+            )
+
+    def suits(self, sampler: str) -> bool:
+        """Whether a sampler of this name can follow what will be found."""
+        put_back = ("direct", "direct-shared", "edit-friendly", "noise")
+        return self.method in put_back or sampler in FOLLOWING
 
     def __call__(self, task: Task, draw: Draw = drawn) -> Found:
         """Do it; methods that add noise `draw` it."""

@@ -139,7 +139,7 @@ class Inversion:
         if prompt != self.prompt:
             raise ValueError(
                 f"Expected the source prompt of the inversion, {self.prompt!r}, got {prompt!r}. "
-                "Connect the inversion's source_prompt to the P2P Controller."
+                "Use the inversion's own source prompt for editing."
             )
         for name, own, given in (
             ("source", self.source, source),
@@ -164,27 +164,45 @@ class Inversion:
                 "the scheduler that the inversion was made with."
             )
 
+    def check_sampler(self, name: str) -> None:
+        """Raises `ValueError` for a sampler that does not go back along the inversion."""
+        if not self.found.put_back and name not in FOLLOWING:
+            raise ValueError(
+                f"Expected the sampler euler for an inversion by {self.method}, got {name}. Choose "
+                "euler, or invert by the method direct, which any sampler can follow."
+            )
+
+    def check_guidance(self, guidance: float) -> None:
+        """Raises `ValueError` for another guidance than null texts were optimised for."""
+        if self.found.nulls is not None and guidance != self.guidance:
+            raise ValueError(
+                f"Expected a cfg of {self.guidance:g}, which the null texts were optimised for, "
+                f"got {guidance:g}. Set cfg to {self.guidance:g}, or invert with the other."
+            )
+
     def check_latent(self, latent: Tensor) -> None:
         """Raises `ValueError` if `latent`, as nodes pass it, is not the inverted one."""
         if latent.shape != self.latent.shape:
             raise ValueError(
                 f"Expected the latent that was inverted, {list(self.latent.shape)}, got "
-                f"{list(latent.shape)}. Connect the same latent to both nodes."
+                f"{list(latent.shape)}. Use the same image for both."
             )
         if not _alike(self.latent, latent.cpu()):
             raise ValueError(
                 "Expected the latent that was inverted, got another image's. "
-                "Connect the same latent to both nodes, or invert this image."
+                "Use the same image for both, or invert this one."
             )
 
 
+FOLLOWING = ("euler", "ddim")
+"""Samplers that go back along a walk of DDIM steps: two names of one."""
 FACTS = ("method", "prompt", "guidance", "psnr", "proximal")
 FLAGS = ("put_back", "shared", "source_as_negative")
 
 
 def probed(weights: Mapping[str, Tensor]) -> Tensor:
-    """A few numbers of a network's biases, to tell it from others: float[n]."""
-    keys = sorted(key for key in weights if key.endswith("bias"))
+    """A few of a network's weights, to tell it from others: float[n]."""
+    keys = sorted(key for key in weights if key.endswith(("bias", "attn2.to_k.weight")))
     chosen = [keys[n * len(keys) // PROBED] for n in range(PROBED)]
     return torch.cat([weights[key].flatten()[:PROBED].float().cpu() for key in chosen])
 

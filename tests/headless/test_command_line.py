@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_core.cli.app import main
+from p2p_core.cli import main
 from p2p_core.demo.scenes import Item, Scene, render
 
 SOURCE = "a red circle on the grass"
@@ -74,6 +74,20 @@ def test_a_photograph_is_edited_and_an_inversion_kept(p2p, tmp_path, photo):
     one, two = (np.asarray(Image.open(tmp_path / d / "edited.png")) for d in "ab")
     assert np.array_equal(one, two)
     assert json.loads(again)["inversion"] == "direct"
+    alone = ["--source", SOURCE, "--swap", "red=blue", "--inversion-file", kept, *FAST]
+    assert p2p("edit", *alone, "--out", tmp_path / "c")[0] == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "c" / "edited.png")), one)
+
+
+def test_a_photograph_is_turned_upright_and_scaled_to_the_model(p2p, tmp_path):
+    lying = Image.linear_gradient("L").resize((600, 300)).convert("RGB")
+    exif = lying.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    lying.save(tmp_path / "phone.jpg", exif=exif)
+    about = ["--image", tmp_path / "phone.jpg", "--caption", SOURCE, "--inversion", "direct"]
+    assert p2p("invert", *about, "--out", tmp_path, *FAST)[0] == 0
+    with Image.open(tmp_path / "reconstruction.png") as picture:
+        assert picture.size == (128, 256)
 
 
 def test_maps(p2p, tmp_path):
@@ -97,6 +111,8 @@ def test_maps(p2p, tmp_path):
         (["--swap", "circle=star", "--model", "/none"], "does not exist"),
         (["--swap", "circle=star", "--image", "/none.png"], "cannot be read"),
         (["--swap", "circle=star", "--size", "100x100"], "multiples of 8"),
+        (["--swap", "circle=star", "--denoise", "0.7"], "Expected --image"),
+        (["--swap", "circle=star", "--inversion-file", "/none"], "cannot be read"),
         (["--swap", "circle=star", "--sampler", "best"], "sampler to be one of"),
         (
             ["--swap", "circle=star", "--inversion-file", "/none", "--image", "PHOTO"],
@@ -138,7 +154,7 @@ def test_help_without_a_model_or_a_host():
     """In a process of its own: quick, and nothing on the way imports a host."""
     code = (
         "import sys; sys.argv = ['p2p', 'edit', '--help']\n"
-        "from p2p_core.cli.app import main\n"
+        "from p2p_core.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "assert not {'comfy', 'diffusers'} & set(sys.modules)"

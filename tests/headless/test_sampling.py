@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from runs import PROMPT, relative
 
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
@@ -32,9 +32,12 @@ def run(model, *chains, latent=BLANK, settings=None, **more):
     return sample(model, PROMPT, chains, latent, settings, quiet=True, **more)
 
 
-def test_the_source_is_the_stock_pipelines(model):
+@pytest.mark.parametrize("kind", [EulerDiscreteScheduler, DDIMScheduler])
+def test_the_source_is_the_stock_pipelines(kind, model):
     """With diffusers' own scheduler, timesteps and initial noise."""
-    scheduler = EulerDiscreteScheduler.from_config(model.pipeline.scheduler.config)
+    config = model.pipeline.scheduler.config
+    options = {"clip_sample": False, "set_alpha_to_one": True} if kind is DDIMScheduler else {}
+    scheduler = kind.from_config(config, **options)
     stock = model.pipeline
     own, stock.scheduler = stock.scheduler, scheduler
     noise = torch.randn(BLANK.shape, generator=torch.Generator().manual_seed(5))
@@ -51,7 +54,7 @@ def test_the_source_is_the_stock_pipelines(model):
         ).images
     finally:
         stock.scheduler = own
-    again = EulerDiscreteScheduler.from_config(model.pipeline.scheduler.config)
+    again = kind.from_config(config, **options)
     settings = Settings(4, 3.0, scheduler=again)
     ours = run(model, (SWAP,), settings=settings, negative="bad", noise=noise)
     assert relative(ours.source * model.scale, theirs) <= ACROSS_BATCHES
@@ -145,7 +148,6 @@ def test_an_inversion_of_other_settings_is_refused(demo):
     for settings, said in (
         (Settings(5, 3.0), "Expected 4 steps"),
         (Settings(4, 3.0, "euler_ancestral"), "sampler euler"),
-        (Settings(4, 3.0, "ddim"), "noise levels"),
     ):
         with pytest.raises(ValueError, match=said):
             run(demo, (SWAP,), latent=latent, settings=settings, inversion=inversion)
@@ -183,6 +185,28 @@ def test_odd_sizes_and_reach(demo):
     result = run(demo, *chains, latent=torch.zeros(1, 4, 17, 21))
     rows = result.edited.split(1)
     assert all(relative(one, two) > 1e-4 for one, two in pairwise(rows))
+
+
+def test_models_that_lack_something_are_refused(sdxl):
+    pipeline = sdxl.pipeline
+    kept, pipeline.text_encoder_2 = pipeline.text_encoder_2, None
+    try:
+        with pytest.raises(ValueError, match="without text_encoder_2"):
+            Model(pipeline)
+    finally:
+        pipeline.text_encoder_2 = kept
+
+
+def test_an_inversion_that_the_sampler_cannot_follow_is_not_begun(demo):
+    told = []
+    settings = Settings(4, 3.0, "dpmpp_2m")
+    with pytest.raises(ValueError, match="sampler euler for an inversion by null-text"):
+        invert(demo, BLANK, PROMPT, Options(), settings, watch=told.append)
+    with pytest.raises(ValueError, match="at most 75 tokens"):
+        invert(demo, BLANK, "red " * 80, Options(), watch=told.append)
+    assert not told
+    with pytest.raises(ValueError, match="Expected 0 iterations"):
+        Options("noise", iterations=1)
 
 
 def test_wrong_input(demo, tmp_path):

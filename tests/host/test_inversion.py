@@ -365,7 +365,7 @@ def test_a_file_that_is_not_whole_is_refused(tmp_path, inverted):
         ({"latent": {"samples": torch.ones(1, 4, 16, 16)}}, "another image's"),
         ({"latent": {"samples": torch.ones(1, 4, 16, 24)}}, "the latent that was inverted"),
         ({"cfg": 5.0}, "a cfg of 3"),
-        ({"sampler_name": "dpmpp_2m"}, "euler or ddim"),
+        ({"sampler_name": "dpmpp_2m"}, "the sampler euler"),
     ],
 )
 def test_a_run_that_is_not_the_inversions_says_what_differs(change, said, inverted, edited):

@@ -59,18 +59,8 @@ def check(
     inversion.check_texts(encoded.controller.source.text, summary(source), summary(negative))
     inversion.check_schedule(sigmas)
     function = getattr(getattr(sampler, "sampler_function", None), "__name__", "another")
-    if not inversion.found.put_back and function != "sample_euler":
-        raise ValueError(
-            f"Expected the sampler euler or ddim for an inversion by {inversion.method}, got "
-            f"{function.removeprefix('sample_')}. Choose euler, or invert by the method direct, "
-            "which any sampler can follow."
-        )
-    guidance = getattr(guider, "cfg", inversion.guidance)
-    if inversion.found.nulls is not None and guidance != inversion.guidance:
-        raise ValueError(
-            f"Expected a cfg of {inversion.guidance:g}, which the null texts were optimised for, "
-            f"got {guidance:g}. Set cfg to {inversion.guidance:g}, or invert with the other."
-        )
+    inversion.check_sampler(function.removeprefix("sample_"))
+    inversion.check_guidance(getattr(guider, "cfg", inversion.guidance))
 
 
 def start(inversion: Inversion, model: Any) -> Tensor:

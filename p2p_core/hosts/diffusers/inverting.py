@@ -36,6 +36,13 @@ def invert(
     does.
     """
     options, settings = options or Options(), settings or Settings()
+    model.read(prompt)
+    if not options.suits(settings.sampler):
+        raise ValueError(
+            f"Expected the sampler euler for an inversion by {options.method}, got "
+            f"{settings.sampler}. Choose euler, or invert by the method direct, which any sampler "
+            "can follow."
+        )
     unet = model.pipeline.unet
     source, against = (
         repeated_rows(model.encode([text]), len(latent)) for text in (prompt, negative)

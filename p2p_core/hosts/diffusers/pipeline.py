@@ -14,7 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...inversion.task import Embedding, preserving
@@ -42,6 +48,19 @@ class Model:
                 f"{kind}. Prompt-to-Prompt edits the cross-attention of a UNet; load such a model."
             )
         cross_attention_sides(unet)
+        parts = ["tokenizer", "text_encoder", "vae"]
+        if getattr(unet.config, "addition_embed_type", None) == "text_time":
+            parts += ["tokenizer_2", "text_encoder_2"]
+        missing = [part for part in parts if getattr(self.pipeline, part, None) is None]
+        if missing or unet.config.in_channels != self.pipeline.vae.config.latent_channels:
+            lacks = f"without {', '.join(missing)}" if missing else "for inpainting or the like"
+            raise ValueError(
+                f"Expected a text-to-image model with all its parts, got {kind} {lacks}. Load a "
+                "base model of SD1.x, SD2.x or SDXL."
+            )
+        vae = self.pipeline.vae
+        if vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False):
+            vae.to(torch.float32)  # it overflows in half precision
         if self.prediction not in ("epsilon", "v_prediction"):
             raise ValueError(
                 f"Expected a model that predicts noise or v, got {self.prediction} in {kind}. "
@@ -72,8 +91,8 @@ class Model:
             if path.is_dir():
                 made = DiffusionPipeline.from_pretrained(path, local_files_only=True, **options)
             else:
-                made = StableDiffusionPipeline.from_single_file(str(path), **options)
-        except (OSError, ValueError, KeyError) as error:
+                made = _from_file(path, **options)
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ValueError(
                 f"Expected a Stable Diffusion model at {path}, which diffusers cannot load: "
                 f"{error}. Give a checkpoint file or a folder in diffusers' layout."
@@ -82,7 +101,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return self.pipeline.unet.device
+        return self.pipeline._execution_device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -137,13 +156,15 @@ class Model:
         height, width = (side // factor * factor for side in pictures.shape[1:3])
         top, left = (pictures.shape[1] - height) // 2, (pictures.shape[2] - width) // 2
         pixels = torch.from_numpy(pictures[:, top : top + height, left : left + width].copy())
-        pixels = pixels.permute(0, 3, 1, 2).to(self.device, self.dtype) / 127.5 - 1
-        return self.pipeline.vae.encode(pixels).latent_dist.mode().float()
+        vae = self.pipeline.vae
+        pixels = pixels.permute(0, 3, 1, 2).to(self.device, vae.dtype) / 127.5 - 1
+        return vae.encode(pixels).latent_dist.mode().float()
 
     @torch.no_grad()
     def to_pictures(self, latent: Tensor) -> np.ndarray:
         """The pictures of latents: uint8[images height width 3]."""
-        pixels = self.pipeline.vae.decode(latent.to(self.device, self.dtype)).sample
+        vae = self.pipeline.vae
+        pixels = vae.decode(latent.to(self.device, vae.dtype)).sample
         pixels = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
         return pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
@@ -151,7 +172,7 @@ class Model:
     def levels(self) -> Tensor:
         """σ of every timestep that the model was trained on: float64[timesteps], rising."""
         scheduler: Any = DDIMScheduler.from_config(self.pipeline.scheduler.config)
-        signal = scheduler.alphas_cumprod.double()
+        signal = scheduler.alphas_cumprod.double().clamp(min=2**-24)  # 0 would be no level at all
         return ((1 - signal) / signal).sqrt()
 
     def sigmas(self, steps: int, denoise: float = 1.0) -> list[float]:
@@ -200,3 +221,18 @@ class Model:
         if self.prediction == "epsilon":
             return x - sigma * prediction
         return x / preserving(sigma) ** 2 - prediction * sigma / preserving(sigma)
+
+
+def _from_file(path: Path, **options: Any) -> Any:
+    """A checkpoint file's pipeline: SDXL's for one with two text encoders."""
+    keys: set[str] = set()
+    if path.suffix == ".safetensors":
+        with safe_open(str(path), framework="pt") as file:
+            keys = set(file.keys())
+    xl = any(key.startswith("conditioner.embedders.1.") for key in keys)
+    kind: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
+    made = kind.from_single_file(str(path), **options)
+    if "v_pred" in keys:
+        scheduler = made.scheduler
+        made.scheduler = scheduler.from_config(scheduler.config, prediction_type="v_prediction")
+    return made

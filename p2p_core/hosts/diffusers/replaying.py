@@ -34,14 +34,6 @@ def check(
     texts: list[Any] = [summary(text.tokens[:1]) for text in (source, negative)]
     inversion.check_texts(controller.source.text, *texts)
     inversion.check_schedule(torch.tensor(levels))
-    follows = settings.scheduler is None and settings.sampler in ("euler", "ddim")
-    if not inversion.found.put_back and not follows:
-        raise ValueError(
-            f"Expected the sampler euler for an inversion by {inversion.method}, got another. "
-            "Choose euler, or invert by the method direct, which any sampler can follow."
-        )
-    if inversion.found.nulls is not None and settings.cfg != inversion.guidance:
-        raise ValueError(
-            f"Expected a cfg of {inversion.guidance:g}, which the null texts were optimised for, "
-            f"got {settings.cfg:g}. Set cfg to {inversion.guidance:g}, or invert with the other."
-        )
+    named = settings.scheduler is None
+    inversion.check_sampler(settings.sampler if named else type(settings.scheduler).__name__)
+    inversion.check_guidance(settings.cfg)

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
@@ -38,10 +37,13 @@ from .replaying import check
 SAMPLERS: dict[str, Any] = {
     "euler": EulerDiscreteScheduler,
     "euler_ancestral": EulerAncestralDiscreteScheduler,
-    "ddim": DDIMScheduler,
+    "ddim": EulerDiscreteScheduler,
     "dpmpp_2m": DPMSolverMultistepScheduler,
 }
-"""diffusers' schedulers by the names that ComfyUI has for the same samplers."""
+"""diffusers' schedulers by the names that ComfyUI has for the same samplers.
+
+DDIM (η = 0) is Euler's method in σ, and so can be on any levels.
+"""
 
 
 @dataclass(frozen=True)
@@ -231,25 +233,21 @@ class _Run:
 def _schedule(model: Model, settings: Settings) -> tuple[Any, list[float]]:
     """diffusers' scheduler, set, and its levels down to 0.
 
-    A sampler by its name takes the model's own levels, but for DDIM, which has timesteps of its
-    own, as somebody's scheduler has.
+    A sampler by its name takes the model's own levels, somebody's scheduler has its own.
     """
     scheduler: Any = settings.scheduler
     if scheduler is None:
-        kind: Any = SAMPLERS[settings.sampler]
-        options = {"set_alpha_to_one": True} if kind is DDIMScheduler else {}
-        scheduler = kind.from_config(model.pipeline.scheduler.config, **options)
-        if kind is not DDIMScheduler:
-            levels = model.sigmas(settings.steps, settings.denoise)
-            scheduler.set_timesteps(len(levels) - 1, device="cpu")
-            scheduler.sigmas = torch.tensor(levels)
-            scheduler.timesteps = torch.tensor([float(model.timestep(s)) for s in levels[:-1]])
-            scheduler.set_begin_index(0)
-            return scheduler, levels
+        scheduler = SAMPLERS[settings.sampler].from_config(model.pipeline.scheduler.config)
+        levels = model.sigmas(settings.steps, settings.denoise)
+        scheduler.set_timesteps(len(levels) - 1, device="cpu")
+        scheduler.sigmas = torch.tensor(levels)
+        scheduler.timesteps = torch.tensor([float(model.timestep(s)) for s in levels[:-1]])
+        scheduler.set_begin_index(0)
+        return scheduler, levels
     if settings.denoise < 1:
         raise ValueError(
             f"Expected a denoise of 1 for {type(scheduler).__name__}, which has timesteps of its "
-            f"own, got {settings.denoise:g}. Choose the sampler euler."
+            f"own, got {settings.denoise:g}. Choose a sampler by its name."
         )
     scheduler.set_timesteps(settings.steps, device="cpu")
     if hasattr(scheduler, "sigmas"):
