@@ -70,7 +70,7 @@ $(READY):
 	@$(PIP) install --quiet --no-index --requirement $(CONSTRAINTS) 2>/dev/null \
 		|| { echo "Installing torch (large, once)"; $(PIP) install --requirement $(CONSTRAINTS); }
 	@echo "Installing this pack and its tools$(if $(REQUIREMENTS), and what ComfyUI needs (minutes, once))"
-	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[dev,headless]' \
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[dev,headless,ray]' \
 		$(if $(REQUIREMENTS),requests --requirement "$(REQUIREMENTS)")
 	@# An older ComfyUI serves a folder of this package that the newer one's release of it lacks.
 	@for package in $(VENV)/lib/python3*/site-packages/comfyui_workflow_templates; do \

@@ -8,7 +8,6 @@ written down one by one, so that a run that was stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..evaluation.book import Book, means
 from ..hosts.in_process import enter_host
 from ..hosts.locate import HostNotFound, find_hosts
 from .cases import KINDS, Case, cases
@@ -44,53 +44,6 @@ class Plan:
     seed: int = 2022
 
 
-@dataclass(frozen=True)
-class Book:
-    """Results as they come: a line for each case and method, in a folder of its own."""
-
-    folder: Path
-
-    @classmethod
-    def open(cls, folder: Path, plan: Plan) -> Book:
-        """The folder's book; raises `ValueError` for one of another plan."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "plan.json"
-        if path.exists():
-            before = json.loads(path.read_text())
-            if before != asdict(plan):
-                raise ValueError(
-                    f"Expected the plan of the results in {folder}, {before}, got {asdict(plan)}. "
-                    "Choose another folder, or remove it."
-                )
-        path.write_text(json.dumps(asdict(plan)))
-        return cls(folder)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """All that was written; a line that was cut short is dropped from the file."""
-        path = self.folder / "results.jsonl"
-        if not path.exists():
-            return []
-        rows: list[dict[str, Any]] = []
-        whole = ""
-        for line in path.read_text().splitlines(keepends=True):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-            whole += line if line.endswith("\n") else line + "\n"
-        path.write_text(whole)
-        return rows
-
-    def write(self, row: dict[str, Any]) -> None:
-        with (self.folder / "results.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def picture(self, case: int, name: str) -> Path:
-        path = self.folder / "pictures" / f"{case:03}_{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        return path
-
-
 def measure(lab: Lab, book: Book, count: int, seed: int) -> None:
     """Every method on every case that is not in the book yet."""
     done = {(row["case"], row["method"]) for row in book.rows()}
@@ -110,7 +63,9 @@ def measure(lab: Lab, book: Book, count: int, seed: int) -> None:
         if n == 0:
             row["peak_memory_mib"] = peak_memory(work) / 2**20
         if n < len(KINDS):
-            Image.fromarray(made.edited).save(book.picture(n, name))
+            path = _picture(book, n, name)
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(made.edited).save(path)
         book.write(row | figures(lab, case, picture, made))
 
 
@@ -140,12 +95,6 @@ def figures(lab: Lab, case: Case, picture: np.ndarray, made: Made) -> dict[str, 
     return found
 
 
-def means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Of every figure, over the rows that have it."""
-    names = {name: None for row in rows for name, one in row.items() if isinstance(one, float)}
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
-
-
 def report(book: Book, plan: Plan) -> dict[str, Any]:
     """Sum up a book; writes report.json, report.csv, report.md and a sheet of pictures."""
     rows = book.rows()
@@ -162,7 +111,7 @@ def report(book: Book, plan: Plan) -> dict[str, Any]:
         "methods": methods,
     }
     (book.folder / "report.json").write_text(json.dumps(summary, indent=2) + "\n")
-    _tables(book, rows, methods)
+    book.tables(list(methods), KINDS, COLUMNS)
     _sheet(book, plan)
     return summary
 
@@ -190,39 +139,24 @@ def _against_reference(rows: Sequence[dict[str, Any]], steps: int) -> dict[str, 
     }
 
 
-COLUMNS = (
-    "reconstruction_psnr",
-    "background_psnr",
-    "background_ssim",
-    "background_perceptual",
-    "structure_distance",
-    "edit_success",
-    "true_edit_psnr",
-    "network_evaluations",
-)
+COLUMNS = {
+    name: 1.0
+    for name in (
+        "reconstruction_psnr",
+        "background_psnr",
+        "background_ssim",
+        "background_perceptual",
+        "structure_distance",
+        "edit_success",
+        "true_edit_psnr",
+        "network_evaluations",
+    )
+}
 """Of the table for readers; the others are in the CSV file."""
 
 
-def _tables(
-    book: Book, rows: Sequence[dict[str, Any]], methods: dict[str, dict[str, float]]
-) -> None:
-    by_kind = [
-        {"method": name, "kind": kind, "cases": len(some), **means(some)}
-        for name in methods
-        for kind in ("all", *KINDS)
-        if (some := [row for row in rows if row["method"] == name and kind in ("all", row["kind"])])
-    ]
-    fields = list({field: None for row in by_kind for field in row})
-    with (book.folder / "report.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields)
-        writer.writeheader()
-        writer.writerows(by_kind)
-    heads = ["method", "kind", *COLUMNS]
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    for row in by_kind:
-        numbers = [f"{row[name]:.3g}" if name in row else "" for name in COLUMNS]
-        lines.append("| " + " | ".join([str(row["method"]), str(row["kind"]), *numbers]) + " |")
-    (book.folder / "report.md").write_text("\n".join(lines) + "\n")
+def _picture(book: Book, case: int, name: str) -> Path:
+    return book.folder / "pictures" / f"{case:03}_{name}.png"
 
 
 def _sheet(book: Book, plan: Plan) -> None:
@@ -230,7 +164,7 @@ def _sheet(book: Book, plan: Plan) -> None:
     images: list[np.ndarray] = []
     captions: list[str] = []
     for n, case in enumerate(cases(len(KINDS), plan.seed)):
-        files = [book.picture(n, name) for name in names]
+        files = [_picture(book, n, name) for name in names]
         if not all(file.exists() for file in files):
             continue
         images += [render(case.scene), render(case.edited)]
@@ -255,7 +189,7 @@ def main() -> int:
     try:
         host = find_hosts(clone=True)[0]
         plan = Plan(f"ComfyUI {host.version}", options.steps, options.cfg, options.seed)
-        book = Book.open(options.out, plan)
+        book = Book.open(options.out, asdict(plan))
     except (HostNotFound, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 
 import pytest
 
 from p2p_core.demo import benchmark
-from p2p_core.demo.benchmark import Book, Plan, measure, report
+from p2p_core.demo.benchmark import Plan, measure, report
 from p2p_core.demo.cases import KINDS
 from p2p_core.demo.methods import METHODS
+from p2p_core.evaluation.book import Book
 from p2p_core.hosts.diffusers.fidelity import DiffusersLab
 
 PLAN = Plan("diffusers", steps=4)
@@ -36,7 +38,7 @@ def test_a_run_that_is_stopped_goes_on_and_counts_nothing_twice(lab, tmp_path, m
             made.append(args)
             return lab.make(*args)
 
-    book = Book.open(tmp_path, PLAN)
+    book = Book.open(tmp_path, asdict(PLAN))
     with pytest.raises(KeyboardInterrupt):
         measure(Stopping(), book, 3, PLAN.seed)
     assert len(book.rows()) == 4
@@ -47,7 +49,7 @@ def test_a_run_that_is_stopped_goes_on_and_counts_nothing_twice(lab, tmp_path, m
 
 
 def test_every_method_and_every_figure(lab, tmp_path):
-    book = Book.open(tmp_path, PLAN)
+    book = Book.open(tmp_path, asdict(PLAN))
     measure(lab, book, 2, PLAN.seed)
     summary = report(book, PLAN)
     assert summary == json.loads((tmp_path / "report.json").read_text())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -39,6 +42,18 @@ def photo(tmp_path_factory):
     scene = Scene((Item("circle", "red", "plain", 60.0, 64.0, 30.0),), "grass", (0.9, 0.0), ())
     Image.fromarray(render(scene)).save(path)
     return path
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A folder with room for few pictures; needs the right to mount."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a small file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_an_edit(p2p, tmp_path):
@@ -148,6 +163,108 @@ def test_nothing_is_half_written(p2p, tmp_path, monkeypatch):
     assert status == 1
     assert "No space left" in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_is_carried_out_and_its_wrong_rows_are_named(p2p, tmp_path, photo):
+    path = tmp_path / "edits.csv"
+    head = "name,image,caption,swap,steps,inversion\n"
+    good = f"one,,{SOURCE},circle=star,4,\ntwo,{photo},{SOURCE},red=blue,4,direct\n"
+    path.write_text(head + good + f"three,,{SOURCE},dog=cat,4,\n")
+    out = tmp_path / "out"
+    status, told, error = p2p("batch", path, "--out", out, "--json")
+    assert status == 1
+    assert "three (line 4): 'dog' is not in the prompt" in error
+    report = json.loads(told)
+    assert (report["done"], [one["name"] for one in report["failed"]]) == (2, ["three"])
+    with Image.open(out / "two" / "edited.png") as picture:
+        command = json.loads(picture.text["p2p"])["command"]
+        made = np.asarray(picture).astype(int)
+    status, _, _ = p2p(*shlex.split(command)[1:], "--out", tmp_path / "again", "--json")
+    assert status == 0
+    again = np.asarray(Image.open(tmp_path / "again" / "edited.png"))
+    assert np.abs(made - again).max() <= 1
+    path.write_text(head + good)
+    status, told, _ = p2p("batch", path, "--out", out)
+    assert status == 0
+    assert told == "0 done, 2 done before, 0 failed, 0 retries\n"
+
+
+def test_a_bad_manifest_begins_nothing(p2p, tmp_path):
+    path = tmp_path / "edits.jsonl"
+    path.write_text('{"caption": "a cat"}\n{"caption": "a cat", "swap": "cat"}\n')
+    status, told, error = p2p("batch", path, "--out", tmp_path / "out", "--json")
+    assert (status, told) == (1, "")
+    assert "edits.jsonl, line 1: Expected an edit" in error
+    assert "edits.jsonl, line 2: Expected words and others" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_interrupted_leaves_whole_cases_and_goes_on(tmp_path):
+    path, out = tmp_path / "edits.jsonl", tmp_path / "out"
+    rows = [{"caption": SOURCE, "swap": "circle=star", "seed": n, "steps": 10} for n in range(4)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    command = [sys.executable, "-I", "-m", "p2p_core.cli.app", "batch", path, "--out", out]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not list(out.glob("*/edited.png")):
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate()
+    assert process.returncode == 130
+    assert "Interrupted" in error
+    assert "Traceback" not in error
+    before = {one.parent.name for one in out.glob("*/edited.png")}
+    assert 0 < len(before) < 4
+    assert {one.name for one in out.iterdir()} == before | {"log.jsonl"}
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    assert (report["done"], report["done_before"]) == (4 - len(before), len(before))
+
+
+def test_a_full_disk(p2p, tmp_path, full_disk):
+    """A file system of a few pages: pictures of a case fill it."""
+    path = tmp_path / "edits.jsonl"
+    rows = [{"caption": SOURCE, "swap": "circle=star", "seed": n, "steps": 1} for n in range(9)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    status, told, error = p2p("batch", path, "--out", full_disk / "out", "--json")
+    assert (status, told) == (1, "")
+    assert "No space left on device" in error
+    assert len(error.splitlines()) == 1
+    for picture in full_disk.rglob("*.png"):
+        Image.open(picture).load()
+    assert not list(full_disk.rglob("*.part"))
+
+
+def test_pie_bench(p2p, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert p2p("benchmark", "sample", "--out", tmp_path / "data", "--cases", 2)[0] == 0
+    run = ["benchmark", "pie", "--data", tmp_path / "data", "--out", tmp_path / "out"]
+    status, told, error = p2p(*run, "--methods", "direct", *FAST)
+    assert status == 0
+    report = json.loads(told)
+    assert report["cases"] == 2
+    assert report["methods"]["direct"]["psnr_unedit_part"] > 20
+    assert "lpips_unedit_part is left out: " in error
+    status, told, _ = p2p(*run, "--methods", "direct", "--steps", "4")
+    assert status == 0
+    assert told.startswith("| method | kind | structure_distance × 1000 |")
+    assert p2p(*run, "--methods", "best")[0] == 1
+    assert p2p("benchmark", "pie", "--data", tmp_path, "--out", tmp_path / "x")[0] == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_half_precision(p2p, tmp_path):
+    edit = ["edit", "--source", SOURCE, "--swap", "circle=star", *FAST]
+    for name, more in (("whole", []), ("half", ["--half"])):
+        status, told, _ = p2p(*edit, *more, "--out", tmp_path / name)
+        assert status == 0
+        assert json.loads(told)["half"] == bool(more)
+    one, two = (
+        np.asarray(Image.open(tmp_path / name / "edited.png")).astype(int)
+        for name in ("whole", "half")
+    )
+    assert 0 < np.abs(one - two).mean() < 8
 
 
 def test_help_without_a_model_or_a_host():

@@ -1,0 +1,137 @@
+"""`p2p benchmark`: measure edits, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as given
+from .needs import require_diffusers
+
+benchmarks = typer.Typer(help="Measure edits, and what they cost.", no_args_is_help=True)
+
+
+@benchmarks.command()
+def shapes(
+    out: given.Out,
+    cases: Annotated[int, typer.Option(min=1, help="How many; 105 is 15 of each kind.")] = 105,
+    steps: given.Steps = 20,
+    cfg: Annotated[float, typer.Option(help="Guidance.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the cases.")] = 2022,
+    as_json: given.AsJson = False,
+) -> None:
+    """Invert and edit rendered scenes with the demo model, by every method, against true answers.
+
+    A run that was stopped goes on where it was.
+    """
+    require_diffusers()
+    from ..demo.benchmark import Plan, measure, report
+    from ..evaluation.book import Book
+    from ..hosts.diffusers.fidelity import DiffusersLab
+
+    plan = Plan("diffusers", steps, cfg, seed)
+    book = Book.open(out, asdict(plan))
+    measure(DiffusersLab(steps, cfg), book, cases, seed)
+    summary = report(book, plan)
+    text = json.dumps(summary) if as_json else (out / "report.md").read_text().rstrip()
+    sys.stdout.write(text + "\n")
+
+
+@benchmarks.command()
+def pie(
+    data: Annotated[Path, typer.Option(help="mapping_file.json and annotation_images.")],
+    out: given.Out,
+    methods: Annotated[str, typer.Option(help="Inversions, separated by commas.")] = (
+        "ddim,null-text,negative-prompt,direct"
+    ),
+    model: given.ModelPath = "demo",
+    half: given.Half = False,
+    steps: given.Steps = 50,
+    cfg: Annotated[float, typer.Option(help="Guidance.")] = 7.5,
+    cases: Annotated[int | None, typer.Option(min=1, help="How many; else all.")] = None,
+    dino: Annotated[str, typer.Option(help="DINO ViT-B/8 of timm, a name or a file.")] = (
+        "vit_base_patch8_224.dino"
+    ),
+    clip: Annotated[str, typer.Option(help="CLIP ViT-L/14 of open_clip, a name or a file.")] = (
+        "openai"
+    ),
+    workers: given.Workers = 1,
+    ray: given.Cluster = None,
+    retries: given.Retries = 2,
+    as_json: given.AsJson = False,
+) -> None:
+    """PIE-Bench's table as published, of data that you have.
+
+    A run that was stopped goes on where it was.
+    """
+    require_diffusers()
+    from ..evaluation.pie_run import Plan, run_pie
+    from ..evaluation.published import Measures
+    from ..jobs.engine import workers_of
+
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    plan = Plan(data, out, names, model, half, steps, cfg, cases)
+    plan.open()
+    measures = Measures.load(dino, clip)
+    for name, why in measures.left_out.items():
+        sys.stderr.write(f"{name} is left out: {why}\n")
+    report, summary = run_pie(plan, workers_of(workers, ray), measures, retries, as_json)
+    text = json.dumps(report) if as_json else (out / "report.md").read_text().rstrip()
+    sys.stdout.write(text + "\n")
+    if summary.failed:
+        raise ValueError("\n".join(summary.complaints()))
+
+
+@benchmarks.command()
+def sample(
+    out: given.Out,
+    cases: Annotated[int, typer.Option(min=1, help="How many.")] = 14,
+    seed: Annotated[int, typer.Option(min=0, help="Of the cases.")] = 2022,
+) -> None:
+    """Render a small data set in PIE-Bench's layout, to try `p2p benchmark pie` on."""
+    from ..demo.pie_sample import write_sample
+
+    write_sample(out, cases, seed)
+    sys.stdout.write(f"{cases} cases: {out}\n")
+
+
+@benchmarks.command()
+def peers(
+    pipeline: Annotated[Path | None, typer.Option(help="diffusers' pipeline_prompt2prompt.py.")] = (
+        None
+    ),
+    repeats: Annotated[int, typer.Option(min=1, help="Pairs of runs to take the median of.")] = 9,
+) -> None:
+    """Time and memory of a word swap, beside the same by explicit attention maps.
+
+    That is how diffusers' community pipeline makes it; with its file at hand, it is measured too.
+    """
+    require_diffusers()
+    from ..hosts.diffusers.bench import Bench, beside_peers
+
+    report = {
+        name: beside_peers(made, repeats, pipeline)
+        for name, made in (("demo", Bench.demo()), ("sd15", Bench.sd15()))
+    }
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+
+
+@benchmarks.command()
+def workers(
+    count: Annotated[int, typer.Option("--workers", min=2, help="How many.")] = 2,
+    cases: Annotated[int, typer.Option(min=4, help="How many edits.")] = 40,
+    ray: given.Cluster = None,
+) -> None:
+    """Throughput of several workers beside one, and what the engine costs a case."""
+    require_diffusers()
+    from ..jobs.bench import throughput
+
+    with tempfile.TemporaryDirectory(prefix="p2p-workers-") as folder:
+        report = throughput(Path(folder), count, cases, ray)
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")

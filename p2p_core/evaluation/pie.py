@@ -1,0 +1,160 @@
+"""PIE-Bench in its published layout: mapping_file.json beside annotation_images.
+
+Ju et al. 2024, *PnP Inversion*: 700 images with prompts, ten kinds of edits, and a mask of what is
+to change. The data is the user's to bring.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..jobs.edit import Edit
+from ..jobs.files import check_photograph
+
+KINDS: Mapping[str, str] = {
+    "0": "random",
+    "1": "change object",
+    "2": "add object",
+    "3": "delete object",
+    "4": "change content",
+    "5": "change pose",
+    "6": "change colour",
+    "7": "change material",
+    "8": "change background",
+    "9": "change style",
+}
+"""Of edits, by their numbers in the mapping file."""
+
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "ddim": {"inversion": "ddim"},
+    "null-text": {"inversion": "null-text"},
+    "negative-prompt": {"inversion": "negative-prompt"},
+    "direct": {"inversion": "direct"},
+    "direct-shared": {"inversion": "direct-shared"},
+    "edit-friendly": {
+        "inversion": "edit-friendly",
+        "sampler": "euler_ancestral",
+        "denoise": 0.7,
+    },
+}
+"""Inversions with Prompt-to-Prompt: the published table's, and this project's own."""
+
+PUBLISHED = ("ddim", "null-text", "negative-prompt", "direct")
+
+AMPLIFIED = 2.0
+"""What the published runs multiply the blended word of the edited prompt with."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image, its prompts, and where it is to change."""
+
+    key: str
+    image: Path
+    prompt: str
+    edited_prompt: str
+    kind: str
+    blend: tuple[str, str] | None
+    mask: tuple[int, ...]
+    """Run lengths of the region to be edited: where a run starts, how long it is, and so on."""
+
+    def region(self, height: int, width: int) -> np.ndarray:
+        """What is to be edited: bool[height width], the image's border being counted to it.
+
+        The published code does so, to be safe from annotations that stop short of the border.
+        Raises `ValueError` for a mask that is none of such an image.
+        """
+        flat = np.zeros(height * width, dtype=bool)
+        for start, length in zip(self.mask[::2], self.mask[1::2], strict=True):
+            if not 0 <= start < len(flat) or length < 0:
+                raise ValueError(
+                    f"Expected the mask of case {self.key} to be of an image of {width}×{height} "
+                    f"pixels, got a run that starts at {start}."
+                )
+            flat[start : start + length] = True
+        region = flat.reshape(height, width)
+        region[[0, -1], :] = True
+        region[:, [0, -1]] = True
+        return region
+
+    def edit(self, method: str, **settings: Any) -> Edit:
+        """The edit as published: refined, swapped words free, blended words amplified.
+
+        Blended words that are not in the prompts are left out, as they are there, where they have
+        no effect.
+        """
+        blend = self.blend if self.blend is None or self._has_both(*self.blend) else None
+        return Edit(
+            source=self.prompt,
+            refine=self.edited_prompt,
+            inject_swapped=False,
+            reweight=() if blend is None else (f"{blend[1]}={AMPLIFIED:g}",),
+            blend=() if blend is None else tuple(dict.fromkeys(blend)),
+            image=str(self.image),
+            cross_replace_end=0.4,
+            self_replace_end=0.6,
+            self_replace_reach=0.5,
+            **{**settings, **METHODS[method]},
+        )
+
+    def _has_both(self, before: str, after: str) -> bool:
+        pairs = ((before, self.prompt), (after, self.edited_prompt))
+        return all(
+            re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)
+            for word, prompt in pairs
+        )
+
+
+def read_cases(folder: Path) -> list[Case]:
+    """The data set's cases.
+
+    Raises `ValueError` naming every case that is not as published, and for a folder without them.
+    """
+    path = folder / "mapping_file.json"
+    try:
+        mapping = json.loads(path.read_text(encoding="utf-8"))
+        entries = list(mapping.items())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(
+            f"Expected PIE-Bench in {folder}, but {path} cannot be read: {error}. Give the folder "
+            "that holds mapping_file.json and annotation_images."
+        ) from error
+    cases: list[Case] = []
+    wrong: list[str] = []
+    for key, entry in entries:
+        try:
+            cases.append(_case(key, entry, folder / "annotation_images"))
+        except (KeyError, TypeError) as error:
+            wrong.append(
+                f"{path}, {key}: Expected the published fields, got none or another: {error}."
+            )
+        except ValueError as error:
+            wrong.append(f"{path}, {key}: {error}")
+    if wrong or not cases:
+        raise ValueError("\n".join(wrong) or f"Expected cases in {path}, which has none.")
+    return cases
+
+
+def _case(key: str, entry: Mapping[str, Any], images: Path) -> Case:
+    image = images / entry["image_path"]
+    check_photograph(image)
+    kind = str(entry["editing_type_id"])
+    if kind not in KINDS:
+        raise ValueError(f"Expected an editing_type_id of 0 to 9, got {kind!r}.")
+    words: Sequence[str] = str(entry["blended_word"]).split()
+    mask = tuple(int(number) for number in entry["mask"])
+    if len(mask) % 2:
+        raise ValueError(f"Expected pairs of numbers in the mask, got {len(mask)} numbers.")
+    prompt, edited = (
+        " ".join(str(entry[name]).replace("[", "").replace("]", "").split())
+        for name in ("original_prompt", "editing_prompt")
+    )
+    blend = (words[0], words[1]) if len(words) > 1 else None
+    return Case(key, image, prompt, edited, KINDS[kind], blend, mask)

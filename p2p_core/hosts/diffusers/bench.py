@@ -1,0 +1,291 @@
+"""What an edit costs in diffusers, beside its community pipeline for Prompt-to-Prompt.
+
+That pipeline (examples/community/pipeline_prompt2prompt.py in diffusers' repository) makes every
+attention map, stores those of up to 32×32 pixels, edits them and multiplies them out. `Explicit`
+does the same here; with the file at hand, the pipeline itself is measured too.
+"""
+
+# pyright: reportPrivateImportUsage=false
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ...controller import plan
+from ...demo.meter import compare, peak_memory
+from ...edits import SelfInjection, WordSwap
+from ...schedules import Schedule, Window
+from .attention import Call, Processor
+from .demo import clip_tokenizer
+from .pipeline import Model
+from .sampling import Settings, sample
+
+Work = Callable[[], Tensor]
+
+PROMPT, EDITED = "a red circle on the grass", "a red star on the grass"
+STORED = 32**2
+"""Pixels of the largest layers whose maps the pipeline stores."""
+REPLACED = 16**2
+"""Pixels of the largest layers whose self-attention the pipeline replaces."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model to be timed at latents of `side` × `side` and so many steps."""
+
+    model: Model
+    side: int
+    steps: int
+
+    @classmethod
+    def demo(cls) -> Bench:
+        made = Model.demo()
+        return cls(_placed(made), 16, 10)
+
+    @classmethod
+    def sd15(cls) -> Bench:
+        """SD1.5's architecture with random weights: 512×512 on an accelerator, else 256×256."""
+        accelerator = torch.cuda.is_available()
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64)
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=768,
+                intermediate_size=3072,
+                num_hidden_layers=12,
+                num_attention_heads=12,
+                projection_dim=768,
+                bos_token_id=49406,
+                eos_token_id=49407,
+                pad_token_id=49407,
+            )
+        )
+        pipeline = StableDiffusionPipeline(
+            vae=AutoencoderKL(latent_channels=4),
+            text_encoder=text.eval(),
+            tokenizer=clip_tokenizer(),
+            unet=unet.eval(),
+            scheduler=DDIMScheduler(
+                beta_start=0.00085,
+                beta_end=0.012,
+                beta_schedule="scaled_linear",
+                clip_sample=False,
+                steps_offset=1,
+            ),  # pyright: ignore[reportArgumentType]
+            safety_checker=None,  # pyright: ignore[reportArgumentType]
+            feature_extractor=None,  # pyright: ignore[reportArgumentType]
+            requires_safety_checker=False,
+        )
+        if accelerator:
+            pipeline.to(torch.float16)
+        return cls(_placed(Model(pipeline)), *((64, 50) if accelerator else (32, 2)))
+
+    def noise(self) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(1, 4, self.side, self.side, generator=generator)
+
+    def ours(self) -> Work:
+        """Source and edit, attention injected all through, by `sampling.sample`."""
+        reach = min(1.0, REPLACED**0.5 / self.side)
+        injection = SelfInjection(Window(), reach)
+        swap = WordSwap("circle", "star", schedule=Schedule(), self_injection=injection)
+        blank, noise = torch.zeros(1, 4, self.side, self.side), self.noise()
+
+        def work() -> Tensor:
+            settings = Settings(self.steps, 7.5, scheduler=self._scheduler())
+            made = sample(self.model, PROMPT, [(swap,)], blank, settings, noise=noise, quiet=True)
+            return torch.cat([made.source, made.edited]).cpu() * self.model.scale
+
+        return work
+
+    def plain(self) -> Work:
+        """A batch of two by diffusers' own pipeline, without an edit."""
+        return lambda: self._pipeline(self.model.pipeline)
+
+    def explicit(self) -> Work:
+        """The same swap by explicit maps."""
+
+        def work() -> Tensor:
+            unet = self.model.pipeline.unet
+            before = unet.attn_processors
+            store = Store(len(before))
+            mapper = self._mapper()
+            unet.set_attn_processor(
+                {name: Explicit(store, mapper, "attn2" in name) for name in before}
+            )
+            try:
+                return self._pipeline(self.model.pipeline)
+            finally:
+                unet.set_attn_processor(before)
+
+        return work
+
+    def community(self, path: Path) -> Work:
+        """The same swap by the community pipeline in this file.
+
+        Raises `ValueError` for a file that is not it.
+        """
+        spec = importlib.util.spec_from_file_location("community_prompt2prompt", path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise ValueError(f"Expected diffusers' pipeline_prompt2prompt.py, got {path}.")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        kind = getattr(module, "Prompt2PromptPipeline", None)
+        if kind is None:
+            raise ValueError(f"Expected a Prompt2PromptPipeline in {path}, which has none.")
+        parts = dict(self.model.pipeline.components)
+        parts |= {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+        unet = self.model.pipeline.unet
+
+        def work() -> Tensor:
+            before = unet.attn_processors
+            pipeline = kind(**parts, requires_safety_checker=False)
+            edit = {"edit_type": "replace", "n_cross_replace": 1.0, "n_self_replace": 1.0}
+            try:
+                return self._pipeline(pipeline, cross_attention_kwargs=edit)
+            finally:
+                unet.set_attn_processor(before)
+
+        return work
+
+    def layer(self, explicit: bool) -> Work:
+        """The largest self-attention layer alone, as either makes it, source and edit with CFG."""
+        unet = self.model.pipeline.unet
+        attention = unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randn(4, self.side**2, attention.to_q.in_features, generator=generator)
+        pixels = pixels.to(self.model.device, self.model.dtype)
+
+        def work() -> Tensor:
+            processor: Any = Processor(Call())
+            if explicit:
+                processor = Explicit(Store(1), self._mapper(), False)
+            with torch.no_grad():
+                return processor(attention, pixels)
+
+        return work
+
+    def _scheduler(self) -> Any:
+        return DDIMScheduler.from_config(self.model.pipeline.scheduler.config)
+
+    def _pipeline(self, pipeline: Any, **more: Any) -> Tensor:
+        """Source and edit from one noise by a pipeline of diffusers: their latents."""
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline.scheduler = self._scheduler()
+        noise = self.noise().to(self.model.device, self.model.dtype).repeat(2, 1, 1, 1)
+        return pipeline(
+            [PROMPT, EDITED],
+            height=self.side * 8,
+            width=self.side * 8,
+            num_inference_steps=self.steps,
+            guidance_scale=7.5,
+            latents=noise,
+            output_type="latent",
+            **more,
+        ).images.cpu()
+
+    def _mapper(self) -> Tensor:
+        """Which source token each edited token takes its map from: float[tokens tokens]."""
+        swap = WordSwap("circle", "star", schedule=Schedule())
+        controller = plan(PROMPT, [(swap,)], self.model.read)
+        (moment,) = controller.at(0.5, self.model.length)
+        return moment.pair.inject.to(self.model.device, self.model.dtype)
+
+
+class Store:
+    """Maps of a step, and their sums over the steps, as the pipeline keeps them."""
+
+    def __init__(self, layers: int) -> None:
+        self.layers = layers
+        self.seen = 0
+        self.step: list[Tensor] = []
+        self.total: list[Tensor] = []
+
+    def take(self, maps: Tensor) -> None:
+        if maps.shape[1] <= STORED:
+            self.step.append(maps)
+
+    def after_layer(self) -> None:
+        self.seen += 1
+        if self.seen % self.layers:
+            return
+        if self.total:
+            for total, maps in zip(self.total, self.step, strict=True):
+                total += maps
+        else:
+            self.total = self.step
+        self.step = []
+
+
+class Explicit:
+    """An attention layer that makes its maps and gives the edited row the source's."""
+
+    def __init__(self, store: Store, mapper: Tensor, cross: bool) -> None:
+        self.store, self.mapper, self.cross = store, mapper, cross
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q, k, v = (
+            attn.head_to_batch_dim(part)
+            for part in (attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text))
+        )
+        maps = attn.get_attention_scores(q, k, attention_mask)
+        conditional = maps[len(maps) // 2 :]
+        self.store.take(conditional)
+        source, edited = conditional.chunk(2)
+        if self.cross:
+            edited.copy_(source @ self.mapper)
+        elif maps.shape[1] <= REPLACED:
+            edited.copy_(source)
+        self.store.after_layer()
+        output = attn.batch_to_head_dim(torch.bmm(maps, v))
+        return attn.to_out[1](attn.to_out[0](output))
+
+
+def _placed(model: Model) -> Model:
+    if torch.cuda.is_available():
+        model.pipeline.to("cuda")
+    return model
+
+
+def beside_peers(bench: Bench, repeats: int, pipeline: Path | None = None) -> dict[str, Any]:
+    """Our swap's time and memory, peer = 1, and how far its latents are from the peer's.
+
+    Memory is the peak above the model's weights: of the whole run, and of its largest attention
+    layer alone. Beside explicit maps, the community pipeline if its file is given, and diffusers'
+    own pipeline without an edit.
+    """
+    ours = bench.ours()
+    peers = {"explicit_maps": bench.explicit(), "without_an_edit": bench.plain()}
+    if pipeline is not None:
+        peers["community_pipeline"] = bench.community(pipeline)
+    attention = peak_memory(bench.layer(False)) / peak_memory(bench.layer(True))
+    report: dict[str, Any] = {
+        "pixels": bench.side * 8,
+        "steps": bench.steps,
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} threads",
+        "attention_memory_ratio": attention,
+    }
+    for name, peer in peers.items():
+        report[name] = asdict(compare(name, ours, peer, repeats))
+        if name != "without_an_edit":
+            made, theirs = ours(), peer()
+            report[name]["difference"] = float((made - theirs).abs().max() / theirs.abs().max())
+    return report

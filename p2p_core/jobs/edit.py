@@ -1,0 +1,197 @@
+"""What is to become of an image, as a value: the same from the shell and from a manifest."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from ..controller import Chain, plan
+from ..edits import Refine, Reweight, SelfInjection, WordSwap
+from ..inversion.methods import Options
+from ..inversion.null_text import Schedule as NullTexts
+from ..local_blend import LocalBlend
+from ..notation import parse_words
+from ..schedules import Schedule, Window
+
+if TYPE_CHECKING:
+    from ..hosts.diffusers.sampling import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How images are sampled. Raises `ValueError` for settings that cannot be."""
+
+    steps: int = 50
+    cfg: float | None = None
+    """Guidance; None: what suits the model."""
+    seed: int = 0
+    sampler: str = "euler"
+    negative: str = ""
+    denoise: float = 1.0
+    size: str | None = None
+    """Such as 512x768, width and height in pixels; None: the model's own."""
+
+    def __post_init__(self) -> None:
+        self.pixels()
+        if self.steps < 1 or not 0 < self.denoise <= 1 or self.seed < 0:
+            raise ValueError(
+                "Expected 1 or more steps, a denoise within 0 and 1 and a seed of 0 or more, got "
+                f"{self.steps}, {self.denoise:g} and {self.seed}."
+            )
+
+    def pixels(self) -> tuple[int, int] | None:
+        """Width and height, if somebody asked for them."""
+        if self.size is None:
+            return None
+        parts = self.size.lower().replace("×", "x").split("x")
+        if len(parts) != 2 or not all(part.isdigit() and _fits(int(part)) for part in parts):
+            raise ValueError(
+                f"Expected a size in multiples of 8, such as 512x768, got {self.size!r}."
+            )
+        return int(parts[0]), int(parts[1])
+
+    def settings(self, guidance: float) -> Settings:
+        """For the diffusers host; `guidance` where none was asked for.
+
+        Raises `ValueError` for a sampler that there is not.
+        """
+        from ..hosts.diffusers.sampling import Settings
+
+        cfg = guidance if self.cfg is None else self.cfg
+        return Settings(self.steps, cfg, self.sampler, self.denoise, self.seed)
+
+
+def _fits(side: int) -> bool:
+    return side > 0 and side % 8 == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit(Sampling):
+    """An image and its edits, in order: swaps, the refined prompt, factors, the local blend.
+
+    `source` says what the image shows; the image is sampled, or the photograph `image` inverted by
+    the method `inversion`, or as `inversion_file` keeps it. Raises `ValueError` where there is
+    nothing to do and for what no model could carry out.
+    """
+
+    source: str
+    swap: tuple[str, ...] = ()
+    """Words and others: "bicycle=car"."""
+    refine: str | None = None
+    """The whole edited prompt."""
+    inject_swapped: bool = True
+    """Whether words of a refined prompt in the place of others take their attention."""
+    reweight: tuple[str, ...] = ()
+    """Words and a factor: "fluffy=2"."""
+    blend: tuple[str, ...] = ()
+    """Words of either prompt that the edit is kept to."""
+    image: str | None = None
+    inversion: str = "null-text"
+    inversion_file: str | None = None
+    inner_steps: int = 4
+    cross_replace_end: float = 0.8
+    self_replace_end: float = 0.4
+    self_replace_reach: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.swap or self.refine is not None or self.reweight):
+            raise ValueError("Expected an edit: --swap, --refine or --reweight. Add one.")
+        if self.image is None and self.denoise < 1:
+            raise ValueError(
+                f"Expected --image for a denoise of {self.denoise:g}, got none. Add one."
+            )
+        self.options()
+        self._swaps()
+        self._factors()
+        self._windows()
+
+    def options(self) -> Options:
+        """How the photograph is inverted."""
+        return Options(self.inversion, NullTexts(self.inner_steps))
+
+    def chain(self, read: Callable[[str], Any]) -> Chain:
+        """The edits, `read` reading the words of a prompt.
+
+        Raises `ValueError` for words that are in no prompt.
+        """
+        windows, injection = self._windows()
+        edits: list[Any] = [
+            WordSwap(old, new, schedule=windows, self_injection=injection)
+            for old, new in self._swaps()
+        ]
+        if self.refine is not None:
+            edits.append(Refine(self.refine, self.inject_swapped, windows, injection))
+        if self.reweight:
+            edits.append(Reweight(self._factors()))
+        if self.blend:
+            (branch,) = plan(self.source, [tuple(edits)], read).branches
+            words = parse_words(",".join(self.blend))
+            before, after = (
+                tuple(word for word in words if _has(prompt, word))
+                for prompt in (read(self.source), branch.edited)
+            )
+            for word in {*words} - {*before} - {*after}:
+                branch.edited.tokens_of(word)  # raises, and says which words there are
+            edits.append(LocalBlend(before, after))
+        return tuple(edits)
+
+    def parameters(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    def arguments(self) -> list[str]:
+        """The same as options of `p2p edit`, those that are as ever left out."""
+        said: list[str] = []
+        for field in fields(self):
+            value, option = getattr(self, field.name), "--" + field.name.replace("_", "-")
+            if field.name == "inject_swapped":
+                said += [] if value else ["--no-inject-swapped"]
+            elif isinstance(value, tuple):
+                said += [part for one in value for part in (option, one)]
+            elif value != field.default:
+                said += [option, str(value)]
+        return said
+
+    def command(self, model: str, half: bool = False) -> str:
+        """The line for the shell that does the same with this model, but for `--out`."""
+        return shlex.join(["p2p", "edit", *self.arguments(), "--model", model, *["--half"] * half])
+
+    def _swaps(self) -> list[tuple[str, str]]:
+        return [_pair(text, "--swap bicycle=car") for text in self.swap]
+
+    def _factors(self) -> tuple[tuple[str, float], ...]:
+        return tuple(_factor(text) for text in self.reweight)
+
+    def _windows(self) -> tuple[Schedule, SelfInjection]:
+        return (
+            Schedule(Window(0, self.cross_replace_end)),
+            SelfInjection(Window(0, self.self_replace_end), self.self_replace_reach),
+        )
+
+
+def _has(prompt: Any, word: str) -> bool:
+    try:
+        return bool(prompt.tokens_of(word))
+    except ValueError:
+        return False
+
+
+def _pair(text: str, example: str) -> tuple[str, str]:
+    old, equals, new = (part.strip() for part in text.partition("="))
+    if not equals or not old:
+        raise ValueError(f"Expected words and others, such as {example}, got {text!r}.")
+    return old, new
+
+
+def _factor(text: str) -> tuple[str, float]:
+    word, value = _pair(text, "--reweight fluffy=2")
+    try:
+        return word, float(value)
+    except ValueError:
+        raise ValueError(f"Expected a number after the word, got {text!r}.") from None

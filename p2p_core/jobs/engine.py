@@ -1,0 +1,189 @@
+"""Many edits by several workers: spread, tried again where they failed, and each done once.
+
+A case's pictures appear in a folder of their own, all at once, with the command that makes them
+inside; a case whose folder says its command is done. So a run that was stopped or that lost workers
+goes on where it was, and no case is done twice.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from .files import PART, read_parameters
+from .manifest import Job
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a case went, told by its worker."""
+
+    begun: float
+    """By the clock of the worker's machine, in seconds."""
+    seconds: float
+    worker: int
+    error: str | None = None
+    hopeless: bool = False
+    """Whether trying again would end the same."""
+    disaster: bool = False
+    """Whether every other case would end the same."""
+
+
+class Workers(Protocol):
+    """Whoever carries jobs out, at most `count` at a time."""
+
+    @property
+    def count(self) -> int: ...
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """The job's outcome to be; an error where its worker died."""
+        ...
+
+
+Staff = AbstractContextManager[Workers]
+"""Workers while it lasts."""
+
+
+def workers_of(count: int, ray: str | None) -> Staff:
+    """Processes of this machine, or of a Ray cluster at an address.
+
+    Raises `ValueError` where there is no such cluster.
+    """
+    if ray is None:
+        from .local import LocalWorkers
+
+        return LocalWorkers(count)
+    from .cluster import RayWorkers
+
+    return RayWorkers(count, ray)
+
+
+@dataclass
+class Summary:
+    """What became of the cases."""
+
+    done: list[Job] = field(default_factory=list[Job])
+    before: list[Job] = field(default_factory=list[Job])
+    """Those that an earlier run did."""
+    failed: list[tuple[Job, str]] = field(default_factory=list[tuple[Job, str]])
+    retries: int = 0
+    seconds: float = 0.0
+    working_seconds: float = 0.0
+    """Of all workers together, on cases."""
+
+    def complaints(self) -> list[str]:
+        return [f"{job.name} ({job.place}): {error}" for job, error in self.failed]
+
+    def told(self) -> dict[str, Any]:
+        """As JSON has it."""
+        counts = {"done": len(self.done), "done_before": len(self.before)}
+        failed = [
+            {"name": job.name, "place": job.place, "error": error} for job, error in self.failed
+        ]
+        times = {"seconds": self.seconds, "working_seconds": self.working_seconds}
+        return {**counts, "failed": failed, "retries": self.retries, **times}
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.done)} done, {len(self.before)} done before, {len(self.failed)} failed, "
+            f"{self.retries} retries"
+        )
+
+
+def run(
+    jobs: Sequence[Job], out: Path, staff: Staff, retries: int = 2, quiet: bool = False
+) -> Summary:
+    """Carry out the jobs that are not done yet; `out` gets log.jsonl, a line for each attempt.
+
+    A case that fails is tried again so many times, unless its words or files are wrong. Raises
+    `OSError` where nobody could do anything: no model, no space left. Interrupted, it stops the
+    workers and leaves what is done.
+    """
+    summary = Summary()
+    waiting: deque[tuple[Job, int]] = deque()
+    for job in jobs:
+        if read_parameters(job.folder / "edited.png").get("command") == job.command:
+            summary.before.append(job)
+        else:
+            waiting.append((job, 0))
+    if not waiting:
+        return summary
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    running: dict[Future[Outcome], tuple[Job, int]] = {}
+    with (
+        _stoppable(),
+        _swept(jobs),
+        (out / "log.jsonl").open("a") as log,
+        tqdm(total=len(waiting), unit="case", disable=quiet) as bar,
+        staff as workers,
+    ):
+        while waiting or running:
+            while waiting and len(running) < workers.count:
+                job, tried = waiting.popleft()
+                running[workers.submit(job)] = (job, tried)
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                job, tried = running.pop(future)
+                outcome = _outcome(future)
+                attempt = {"name": job.name, "attempt": tried + 1, **asdict(outcome)}
+                log.write(json.dumps(attempt) + "\n")
+                log.flush()
+                summary.working_seconds += outcome.seconds
+                if outcome.disaster:
+                    raise OSError(outcome.error)
+                if outcome.error is None:
+                    summary.done.append(job)
+                elif outcome.hopeless or tried >= retries:
+                    summary.failed.append((job, outcome.error))
+                else:
+                    summary.retries += 1
+                    waiting.append((job, tried + 1))
+                    continue
+                bar.update()
+    summary.seconds = time.perf_counter() - start
+    return summary
+
+
+def _outcome(future: Future[Outcome]) -> Outcome:
+    try:
+        return future.result()
+    except Exception as error:  # whatever a library says of a worker that is no more
+        return Outcome(
+            time.time(), 0.0, 0, f"Its worker died: {type(error).__name__} {error}".strip()
+        )
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """While it lasts, being asked to end is being interrupted."""
+    before: Callable[..., Any] | int | None = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _swept(jobs: Sequence[Job]) -> Iterator[None]:
+    """Nothing half-written of these jobs is there before or after, whoever left it."""
+    halves = [job.folder.with_name(job.folder.name + PART) for job in jobs]
+    try:
+        for half in halves:
+            shutil.rmtree(half, ignore_errors=True)
+        yield
+    finally:
+        for half in halves:
+            shutil.rmtree(half, ignore_errors=True)

@@ -1,0 +1,84 @@
+"""Photographs read, and pictures written with what they were made with: whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+Pictures = Mapping[str, np.ndarray]
+"""uint8[height width 3 or none] by name."""
+
+KEY = "p2p"
+"""Of the text in a PNG file that holds the parameters, as JSON."""
+
+PART = ".part"
+"""Ending of what is not whole yet."""
+
+
+def read_photograph(path: Path) -> Image.Image:
+    """A photograph, upright; raises `ValueError` for a file that is no picture."""
+    with _opened(path) as picture:
+        return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def check_photograph(path: Path) -> None:
+    """Raises `ValueError` for a file that does not begin as a picture."""
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"Expected a picture at {path}, which cannot be read: {error}.") from error
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """What a picture was made with; nothing for a file that is missing or somebody else's."""
+    try:
+        with Image.open(path) as picture:
+            return json.loads(picture.info[KEY])
+    except (OSError, UnidentifiedImageError, KeyError, json.JSONDecodeError):
+        return {}
+
+
+def write_pictures(
+    folder: Path, pictures: Pictures, parameters: Mapping[str, Any]
+) -> dict[str, str]:
+    """Each into a PNG file of its own; returns their paths. Raises `OSError` as the disk does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = PngInfo()
+    text.add_text(KEY, json.dumps(parameters))
+    files: dict[str, str] = {}
+    for name, picture in pictures.items():
+        path = folder / f"{name}.png"
+        part = path.with_name(path.name + PART)
+        try:
+            Image.fromarray(picture).save(part, format="PNG", pnginfo=text)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        files[name] = str(path)
+    return files
+
+
+def write_folder(folder: Path, pictures: Pictures, parameters: Mapping[str, Any]) -> None:
+    """All pictures in a folder that appears with them; one that was there gives way."""
+    part = folder.with_name(folder.name + PART)
+    try:
+        write_pictures(part, pictures, parameters)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,36 @@
+"""Workers that are processes of this machine."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any
+
+from pebble import ProcessPool
+
+from .engine import Outcome
+from .manifest import Job
+from .worker import carry_out
+
+
+@dataclass
+class LocalWorkers:
+    """So many processes; one that dies is replaced, and its job's future says so."""
+
+    count: int
+    _pool: Any = field(default=None, init=False)
+
+    def __enter__(self) -> LocalWorkers:
+        context: Any = get_context("spawn")  # a forked process cannot use an accelerator
+        self._pool = ProcessPool(max_workers=self.count, context=context)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.stop()
+        self._pool.join()
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        threads = max(1, (os.cpu_count() or 1) // self.count)
+        return self._pool.schedule(carry_out, args=(job, threads))

@@ -1,0 +1,165 @@
+"""A manifest of edits: CSV or JSONL, a row for each.
+
+Columns are the fields of `Edit`; `caption` may stand for `source`, and `name` says where a case's
+pictures go. Several swaps, factors or words of a blend are a list, or in CSV stand in one cell,
+with semicolons between them. `edits` may hold them all, as the command line has them
+("--swap cat=dog --blend cat,dog") or as an object.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from .edit import Edit
+from .files import PART, check_photograph
+
+NAMES = {"caption": "source", "inversion-file": "inversion_file"}
+TYPES: Mapping[str, Any] = get_type_hints(Edit)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An edit to be carried out with a model, and the folder where its pictures are to be."""
+
+    name: str
+    edit: Edit
+    folder: Path
+    model: str = "demo"
+    half: bool = False
+    place: str = ""
+    """Where it was asked for, for who asked."""
+
+    @property
+    def command(self) -> str:
+        """Says all that the pictures depend on."""
+        return self.edit.command(self.model, self.half)
+
+
+def read_manifest(path: Path, out: Path, model: str, half: bool) -> list[Job]:
+    """The manifest's cases; images are looked for beside it.
+
+    Raises `ValueError` naming the line of every row that cannot be carried out.
+    """
+    jobs: list[Job] = []
+    wrong: list[str] = []
+    taken: dict[str, int] = {}
+    for line, row in _rows(path):
+        try:
+            if isinstance(row, str):
+                raise ValueError(row)
+            name, edit = _read(row, f"{line:04}", path.parent)
+            if name in taken:
+                raise ValueError(
+                    f"Expected another name than {name!r}, which line {taken[name]} has already."
+                )
+        except ValueError as error:
+            wrong.append(f"{path}, line {line}: {error}")
+            continue
+        taken[name] = line
+        jobs.append(Job(name, edit, out / name, model, half, f"line {line}"))
+    if wrong:
+        raise ValueError("\n".join([*wrong, f"{len(wrong)} bad rows; nothing was begun."]))
+    if not jobs:
+        raise ValueError(f"Expected edits in {path}, which has none. Write a row for each.")
+    return jobs
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Lines with their values, or with what is wrong with them."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"Expected a manifest at {path}, which cannot be read: {error}."
+        ) from error
+    if path.suffix.lower() == ".csv":
+        reader = csv.DictReader(text.splitlines(keepends=True), restkey="", strict=True)
+        try:
+            for row in reader:
+                if "" in row:
+                    yield reader.line_num, "Expected no more cells than the first line has."
+                elif any(row.values()):
+                    yield reader.line_num, {k: v for k, v in row.items() if v}
+        except csv.Error as error:
+            yield reader.line_num, f"Expected comma-separated values, got what is not: {error}."
+    elif path.suffix.lower() in (".jsonl", ".ndjson"):
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                yield number, _object(line)
+    else:
+        raise ValueError(f"Expected a manifest that ends in .csv or .jsonl, got {path}.")
+
+
+def _object(line: str) -> dict[str, Any] | str:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return f"Expected a JSON object, got what is none: {error}."
+    return row if isinstance(row, dict) else f"Expected a JSON object, got {line.strip()[:40]!r}."
+
+
+def _read(row: dict[str, Any], name: str, beside: Path) -> tuple[str, Edit]:
+    """A row's name and edit; raises `ValueError` for one that makes no sense."""
+    row = {NAMES.get(key, key): value for key, value in row.items() if value is not None}
+    name = str(row.pop("name", name))
+    if not name or name in (".", "..") or name.endswith(PART) or {"/", "\\"} & {*name}:
+        raise ValueError(f"Expected a name for a folder, got {name!r}.")
+    edits = row.pop("edits", {})
+    row |= _options(edits) if isinstance(edits, str) else dict(edits)
+    known = {field.name for field in fields(Edit)}
+    if unknown := sorted(row.keys() - known):
+        raise ValueError(
+            f"Expected columns out of name, caption, edits, {', '.join(sorted(known))}, got "
+            f"{', '.join(unknown)}."
+        )
+    if "source" not in row:
+        raise ValueError("Expected a caption, got none.")
+    values = {key: _value(key, value) for key, value in row.items()}
+    for key in ("image", "inversion_file"):
+        if key in values:
+            values[key] = str(beside / values[key])
+    edit = Edit(**values)
+    if edit.image is not None:
+        check_photograph(Path(edit.image))
+    return name, edit
+
+
+def _options(text: str) -> dict[str, Any]:
+    """`--swap cat=dog --blend cat` as fields and values."""
+    found: dict[str, Any] = {}
+    words = shlex.split(text)
+    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
+        raise ValueError(f"Expected edits such as '--swap cat=dog --blend cat,dog', got {text!r}.")
+    for option, value in zip(words[::2], words[1::2], strict=True):
+        key = option[2:].replace("-", "_")
+        found[key] = [*found.get(key, []), value] if TYPES.get(key) == tuple[str, ...] else value
+    return found
+
+
+def _value(key: str, value: Any) -> Any:
+    """As the field has it, from a cell's text or from JSON."""
+    kind = TYPES[key]
+    if kind == tuple[str, ...]:
+        parts = value.split(";") if isinstance(value, str) else value
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise ValueError(f"Expected {key} to be words, got {value!r}.")
+        return tuple(part.strip() for part in parts if part.strip())
+    kinds = [one for one in get_args(kind) if one is not type(None)] or [kind]
+    (wanted,) = kinds
+    try:
+        if wanted is bool and isinstance(value, str):
+            return {"true": True, "false": False}[value.lower()]
+        if wanted is str and not isinstance(value, str):
+            raise ValueError
+        if wanted is int and isinstance(value, float) and not value.is_integer():
+            raise ValueError
+        return wanted(value)
+    except (TypeError, ValueError, KeyError):
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise ValueError(f"Expected {key} to be {names[wanted]}, got {value!r}.") from None

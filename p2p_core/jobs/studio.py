@@ -1,0 +1,202 @@
+"""A model in diffusers, and what it makes of edits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from ..controller import Chain, plan
+from ..drawing import draw
+from ..hosts.diffusers.attention import cross_attention_sides
+from ..hosts.diffusers.inverting import invert
+from ..hosts.diffusers.pipeline import Model
+from ..hosts.diffusers.sampling import Result, Settings, sample
+from ..inversion.methods import Options
+from ..inversion.record import Inversion
+from ..local_blend import chosen_side
+from ..notation import parse_words
+from ..schedules import Window
+from ..viewing import Viewing
+from .edit import Edit, Sampling
+from .files import Pictures, read_photograph
+
+DEMO = "demo"
+"""The name of the model that ships with this project."""
+
+Made = tuple[Pictures, dict[str, Any]]
+"""Pictures and what they were made with."""
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A model under the name that it was asked for by."""
+
+    model: Model
+    name: str
+    half: bool
+    quiet: bool
+
+    @classmethod
+    def open(cls, name: str, half: bool = False, quiet: bool = False) -> Studio:
+        """The demo model or one from a path, on the accelerator if there is one.
+
+        In half precision: float16, or bfloat16 without an accelerator. Raises `ValueError` where
+        there is no such model.
+        """
+        accelerator = torch.cuda.is_available()
+        dtype = torch.float32
+        if half:
+            dtype = torch.float16 if accelerator else torch.bfloat16
+        if name == DEMO:
+            model = Model.demo()
+            if half:
+                model.pipeline.to(dtype)
+        else:
+            model = Model.load(Path(name), dtype)
+        if accelerator:
+            model.pipeline.to("cuda")
+        return cls(model, name, half, quiet)
+
+    @property
+    def side(self) -> int:
+        """Of the images that the model was trained on, in pixels."""
+        return self.model.pipeline.unet.config.sample_size * 8
+
+    def edit(self, edit: Edit) -> Made:
+        """The source, its edit, and the mask of a local blend.
+
+        Raises `ValueError` for words, files and settings that do not fit.
+        """
+        picture = None if edit.image is None else read_photograph(Path(edit.image))
+        chain = edit.chain(self.model.read)
+        settings = self._settings(edit)
+        latent, found = self._blank(edit), None
+        if edit.inversion_file is not None:
+            found = Inversion.load(Path(edit.inversion_file))
+            latent = found.latent
+        if picture is not None:
+            latent = self._latent(picture, edit)
+            if found is None:
+                found = self._invert(latent, edit.source, edit.options(), edit)
+        result = self._sample(edit.source, [chain], latent, edit, inversion=found)
+        pictures = {
+            "source": self.model.to_pictures(result.source)[0],
+            "edited": self.model.to_pictures(result.edited)[0],
+        }
+        if edit.blend:
+            pictures["mask"] = _bytes(result.masks[0])
+        return pictures, {
+            **edit.parameters(),
+            **self._told(settings),
+            "edited": plan(edit.source, [chain], self.model.read).branches[0].edited.text,
+            "inversion": None if found is None else found.method,
+            "reconstruction_psnr": None if found is None else found.psnr[0],
+            "command": edit.command(self.name, self.half),
+        }
+
+    def maps(self, source: str, words: str, side: float | None, how: Sampling) -> Made:
+        """Where an image looks at words, or at each of its prompt; `side` of the layers looked at.
+
+        Raises `ValueError` for words that are not there.
+        """
+        latent = self._blank(how)
+        sides = cross_attention_sides(self.model.pipeline.unet)
+        chosen = chosen_side(sides, min(latent.shape[-2:]), side)
+        views: list[Viewing] = []
+
+        def look(controller: Any, rows: Any) -> list[Any]:
+            views.append(Viewing.of(controller, rows, parse_words(words), chosen))
+            return [views[0].maps]
+
+        result = self._sample(source, [], latent, how, maps=look)
+        picture = self.model.to_pictures(result.source)[0]
+        seen = views[0].seen(Window())
+        drawings = draw(seen, [torch.from_numpy(picture / 255).float()])
+        pictures = {"source": picture}
+        for number, (one, heatmap, steps) in enumerate(
+            zip(seen, drawings.heatmaps, drawings.steps, strict=True), 1
+        ):
+            name = f"{number:02}_{''.join(c for c in one.word if c.isalnum())}"
+            pictures |= {name: _bytes(heatmap), f"{name}_steps": _bytes(steps)}
+        about = {"source": source, "words": [one.word for one in seen]}
+        return pictures, {**asdict(how), **self._told(self._settings(how)), **about}
+
+    def invert(
+        self, image: Path, source: str, options: Options, how: Sampling
+    ) -> tuple[Inversion, Made]:
+        """The inversion of a photograph, and what it gives back.
+
+        Raises `ValueError` for a file that is no picture.
+        """
+        latent = self._latent(read_photograph(image), how)
+        found = self._invert(latent, source, options, how)
+        pictures = {"reconstruction": self.model.to_pictures(found.reconstruction)[0]}
+        about = {
+            "source": source,
+            "image": str(image),
+            "inversion": options.method,
+            "reconstruction_psnr": found.psnr[0],
+        }
+        return found, (pictures, {**asdict(how), **self._told(self._settings(how)), **about})
+
+    def _settings(self, how: Sampling) -> Settings:
+        return how.settings(3.0 if self.name == DEMO else 7.5)
+
+    def _told(self, settings: Settings) -> dict[str, Any]:
+        return {"model": self.name, "half": self.half, "cfg": settings.cfg}
+
+    def _sample(
+        self, prompt: str, chains: Sequence[Chain], latent: torch.Tensor, how: Sampling, **more: Any
+    ) -> Result:
+        settings, negative, quiet = self._settings(how), how.negative, self.quiet
+        return sample(
+            self.model, prompt, chains, latent, settings, negative=negative, quiet=quiet, **more
+        )
+
+    def _blank(self, how: Sampling) -> torch.Tensor:
+        """The latent of an image yet to be made."""
+        channels = self.model.pipeline.unet.config.in_channels
+        width, height = how.pixels() or (self.side, self.side)
+        return torch.zeros(1, channels, height // 8, width // 8)
+
+    def _latent(self, picture: Image.Image, how: Sampling) -> torch.Tensor:
+        """Of a photograph, scaled to the size wanted, or its shorter side to the model's."""
+        scale = self.side / min(picture.size)
+        width, height = (max(8, round(side * scale / 8) * 8) for side in picture.size)
+        scaled = picture.resize(how.pixels() or (width, height), Image.Resampling.LANCZOS)
+        return self.model.to_latent(np.asarray(scaled)[None])
+
+    def _invert(
+        self, latent: torch.Tensor, prompt: str, options: Options, how: Sampling
+    ) -> Inversion:
+        with tqdm(desc="inverting", disable=self.quiet) as bar:
+            return invert(
+                self.model,
+                latent,
+                prompt,
+                options,
+                self._settings(how),
+                negative=how.negative,
+                watch=_watcher(bar),
+            )
+
+
+def _watcher(bar: Any) -> Callable[[Any], None]:
+    def watch(progress: Any) -> None:
+        bar.total, bar.n = progress.total, progress.done
+        if progress.loss is not None:
+            bar.set_postfix(loss=f"{progress.loss:.1e}", refresh=False)
+        bar.update(0)
+
+    return watch
+
+
+def _bytes(picture: torch.Tensor) -> np.ndarray:
+    return (picture.numpy() * 255).round().astype(np.uint8)

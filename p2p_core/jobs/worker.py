@@ -1,0 +1,48 @@
+"""What a worker does, in a process of its own: one model, one job after the other."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from .engine import Outcome
+from .files import write_folder
+from .manifest import Job
+
+if TYPE_CHECKING:
+    from .studio import Studio
+
+
+def carry_out(job: Job, threads: int) -> Outcome:
+    """Make a job's pictures with so many threads, and write them; errors are told."""
+    begun, start = time.time(), time.perf_counter()
+
+    def outcome(error: Exception | None = None, **more: bool) -> Outcome:
+        told = None if error is None else str(error) or type(error).__name__
+        return Outcome(begun, time.perf_counter() - start, os.getpid(), told, **more)
+
+    try:
+        studio = _studio(job.model, job.half, threads)
+    except Exception as error:
+        return outcome(error, disaster=True)
+    try:
+        write_folder(job.folder, *studio.edit(job.edit))
+    except ValueError as error:
+        return outcome(error, hopeless=True)
+    except OSError as error:
+        return outcome(error, disaster=True)
+    except Exception as error:
+        return outcome(error)
+    return outcome()
+
+
+@lru_cache(maxsize=1)
+def _studio(model: str, half: bool, threads: int) -> Studio:
+    import torch
+
+    from .studio import Studio
+
+    torch.set_num_threads(threads)
+    return Studio.open(model, half, quiet=True)

@@ -1,0 +1,196 @@
+"""Many edits by several workers: every row, every worker's death, everything done once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from p2p_core.jobs.edit import Edit
+from p2p_core.jobs.engine import run, workers_of
+from p2p_core.jobs.files import read_parameters
+from p2p_core.jobs.manifest import Job, read_manifest
+
+SOURCE = "a red circle on the grass"
+
+
+def jobs(out: Path, count: int, steps: int = 4, **more) -> list[Job]:
+    swap = {"swap": ("circle=star",), **more}
+    edits = [Edit(source=SOURCE, steps=steps, seed=seed, **swap) for seed in range(count)]
+    return [
+        Job(f"{n:02}", edit, out / f"{n:02}", place=f"case {n}") for n, edit in enumerate(edits)
+    ]
+
+
+def log(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def done(out: Path) -> list[str]:
+    return sorted(path.parent.name for path in out.glob("*/edited.png"))
+
+
+@pytest.mark.parametrize("cluster", [None, "local"])
+def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(cluster, tmp_path):
+    if cluster:
+        pytest.importorskip("ray", reason="needs the ray extra: pip install .[ray]")
+    todo = jobs(tmp_path, 8, steps=30)
+    killed: list[int] = []
+
+    def kill() -> None:
+        """The worker of the first case, once that is done and it is at another."""
+        while not done(tmp_path) or not log(tmp_path):
+            time.sleep(0.01)
+        killed.append(log(tmp_path)[0]["worker"])
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    summary = run(todo, tmp_path, workers_of(2, cluster), quiet=True)
+    thread.join()
+    assert not summary.failed
+    assert summary.retries == 1
+    assert done(tmp_path) == [job.name for job in todo]
+    attempts = log(tmp_path)
+    succeeded = Counter(one["name"] for one in attempts if one["error"] is None)
+    assert succeeded == Counter(job.name for job in todo)
+    (lost,) = (one for one in attempts if one["error"] is not None)
+    assert "worker died" in lost["error"]
+    assert len({one["worker"] for one in attempts} - {0}) == 3
+    assert not list(tmp_path.glob("*.part"))
+    again = run(todo, tmp_path, workers_of(2, cluster), quiet=True)
+    assert (len(again.done), len(again.before)) == (0, 8)
+    assert len(log(tmp_path)) == len(attempts)
+
+
+def test_workers_make_the_pictures_that_one_edit_makes(tmp_path):
+    from p2p_core.jobs.studio import Studio
+
+    (job,) = jobs(tmp_path, 1)
+    run([job], tmp_path, workers_of(1, None), quiet=True)
+    pictures, parameters = Studio.open("demo", quiet=True).edit(job.edit)
+    made = np.asarray(Image.open(job.folder / "edited.png")).astype(int)
+    assert np.abs(made - pictures["edited"]).max() <= 1
+    assert read_parameters(job.folder / "edited.png") == parameters
+
+
+def test_a_case_that_changed_is_done_again(tmp_path):
+    run(jobs(tmp_path, 2), tmp_path, workers_of(1, None), quiet=True)
+    changed = [*jobs(tmp_path, 1), jobs(tmp_path, 2, swap=("circle=heart",))[1]]
+    summary = run(changed, tmp_path, workers_of(1, None), quiet=True)
+    assert [job.name for job in summary.before] == ["00"]
+    assert [job.name for job in summary.done] == ["01"]
+    assert read_parameters(tmp_path / "01" / "edited.png")["edited"] == "a red heart on the grass"
+
+
+def test_what_is_wrong_with_a_case_is_its_own_and_is_not_tried_again(tmp_path):
+    wrong = Job("wrong", Edit(source=SOURCE, swap=("dog=cat",), steps=2), tmp_path / "wrong")
+    summary = run([wrong, *jobs(tmp_path, 1, 2)], tmp_path, workers_of(1, None), quiet=True)
+    assert [job.name for job in summary.done] == ["00"]
+    ((job, error),) = summary.failed
+    assert job.name == "wrong"
+    assert "'dog' is not in the prompt" in error
+    assert len(log(tmp_path)) == 2
+
+
+def test_without_a_model_or_a_disk_everything_stops(tmp_path):
+    (job,) = jobs(tmp_path, 1)
+    lost = Job(job.name, job.edit, job.folder, model="/none")
+    with pytest.raises(OSError, match="does not exist"):
+        run([lost], tmp_path, workers_of(1, None), quiet=True)
+    (tmp_path / "file").write_text("")
+    nowhere = Job("x", job.edit, tmp_path / "file" / "x")
+    with pytest.raises(OSError, match="Not a directory"):
+        run([nowhere, *jobs(tmp_path, 3)], tmp_path, workers_of(1, None), quiet=True)
+    assert done(tmp_path) == []
+    assert not multiprocessing.active_children()
+
+
+def test_a_manifest(tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "photo.png")
+    (tmp_path / "edits.csv").write_text(
+        "name,image,caption,edits,seed,swap,blend\n"
+        "star,,a red circle,,7,circle=star; red=blue,circle\n"
+        ',photo.png,a red wall,"--reweight red=2 --refine ""a red, old wall""",,,\n'
+    )
+    (tmp_path / "edits.jsonl").write_text(
+        json.dumps({"name": "star", "source": "a red circle", "seed": 7,
+                    "swap": ["circle=star", "red=blue"], "blend": "circle"}) + "\n\n"
+        + json.dumps({"name": "0003", "image": "photo.png", "caption": "a red wall",
+                      "edits": {"reweight": ["red=2"], "refine": "a red, old wall"}})
+    )  # fmt: skip
+    one, two = (
+        read_manifest(tmp_path / f"edits.{kind}", tmp_path, "demo", False)
+        for kind in ("csv", "jsonl")
+    )
+    assert one[0].edit == two[0].edit
+    assert one[0].edit.swap == ("circle=star", "red=blue")
+    assert one[1].edit == two[1].edit
+    assert one[1].edit.image == str(tmp_path / "photo.png")
+    assert [job.name for job in one] == ["star", "0003"]
+
+
+def test_every_bad_row_is_named_with_its_line(tmp_path):
+    path = tmp_path / "edits.jsonl"
+    rows = [
+        {"caption": "a cat", "swap": "cat=dog"},
+        {"caption": "a cat"},
+        {"caption": "a cat", "swap": "cat"},
+        {"swap": "cat=dog"},
+        {"caption": "a cat", "swap": "cat=dog", "seed": "many"},
+        {"caption": "a cat", "swap": "cat=dog", "colour": "red"},
+        {"caption": "a cat", "swap": "cat=dog", "image": "none.png"},
+        {"caption": "a cat", "swap": "cat=dog", "name": "../up"},
+        {"caption": "a cat", "swap": "cat=dog", "name": "0001"},
+        {"caption": "a cat", "swap": "cat=dog", "size": "100x100"},
+        {"caption": "a cat", "edits": "swap cat"},
+        {"caption": "a cat", "swap": "cat=dog", "inversion": "best"},
+    ]
+    lines = [json.dumps(row) for row in rows]
+    path.write_text("\n".join([*lines, "{", "[]"]))
+    with pytest.raises(ValueError, match="13 bad rows") as raised:
+        read_manifest(path, tmp_path, "demo", False)
+    said = str(raised.value).splitlines()
+    assert [f"line {n}: " in line for n, line in enumerate(said[:-1], 2)] == [True] * 13
+    for line, part in zip(
+        said,
+        ("Expected an edit", "words and others", "Expected a caption", "a whole number, got 'many'",
+         "got colour", "none.png, which cannot be read", "a name for a folder", "line 1 has",
+         "multiples of 8", "Expected edits such as", "Expected one of null-text",
+         "a JSON object", "a JSON object"),
+        strict=False,
+    ):  # fmt: skip
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("none.csv", None, "cannot be read"),
+        ("edits.txt", "caption,swap", r"ends in \.csv or \.jsonl"),
+        ("edits.csv", "caption,swap\n", "has none"),
+        ("edits.csv", "caption,swap\na cat,cat=dog,more\n", "line 2: Expected no more cells"),
+        ("edits.csv", 'caption,swap\n"a cat,cat=dog\n', "comma-separated"),
+        ("edits.csv", b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_a_manifest_that_is_none(name, text, said, tmp_path):
+    if text is not None:
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=said):
+        read_manifest(tmp_path / name, tmp_path, "demo", False)
+
+
+def test_a_cluster_that_is_not_there(tmp_path):
+    pytest.importorskip("ray", reason="needs the ray extra: pip install .[ray]")
+    with pytest.raises(ValueError, match="Expected a Ray cluster at"):
+        run(jobs(tmp_path, 1), tmp_path, workers_of(1, "127.0.0.1:1"), quiet=True)
