@@ -24,6 +24,9 @@ Picture = Annotated[Path | None, typer.Option("--image", help="A photograph to e
 Kept = Annotated[Path | None, typer.Option("--inversion-file", help="One that `p2p invert` wrote.")]
 InversionName = Annotated[str, typer.Option("--inversion", help=f"{', '.join(METHODS)}.")]
 Inner = Annotated[int, typer.Option(min=0, help="null-text: optimisation steps a sampling step.")]
+Authors = Annotated[
+    bool, typer.Option("--authors-schedule", help="null-text: as its authors do it, slower.")
+]
 Source = Annotated[str, typer.Option("--source", "--caption", help="What the image shows.")]
 Swap = Annotated[list[str] | None, typer.Option(help="Words and others: bicycle=car. Repeatable.")]
 RefineTo = Annotated[str | None, typer.Option("--refine", help="The whole edited prompt.")]

@@ -34,9 +34,10 @@ KINDS: Mapping[str, str] = {
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "ddim": {"inversion": "ddim"},
-    "null-text": {"inversion": "null-text"},
+    "null-text": {"inversion": "null-text", "authors_schedule": True},
     "negative-prompt": {"inversion": "negative-prompt"},
     "direct": {"inversion": "direct"},
+    "null-text-fast": {"inversion": "null-text"},
     "direct-shared": {"inversion": "direct-shared"},
     "edit-friendly": {
         "inversion": "edit-friendly",
@@ -44,9 +45,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
         "denoise": 0.7,
     },
 }
-"""Inversions with Prompt-to-Prompt: the published table's, and this project's own."""
-
-PUBLISHED = ("ddim", "null-text", "negative-prompt", "direct")
+"""Inversions with Prompt-to-Prompt: the published table's four, and others."""
 
 AMPLIFIED = 2.0
 """What the published runs multiply the blended word of the edited prompt with."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..controller import Chain, plan
 from ..edits import Refine, Reweight, SelfInjection, WordSwap
 from ..inversion.methods import Options
+from ..inversion.null_text import REFERENCE
 from ..inversion.null_text import Schedule as NullTexts
 from ..local_blend import LocalBlend
 from ..notation import parse_words
@@ -91,6 +92,8 @@ class Edit(Sampling):
     inversion: str = "null-text"
     inversion_file: str | None = None
     inner_steps: int = 4
+    authors_schedule: bool = False
+    """Null texts as their authors find them: more and smaller steps, `inner_steps` not counting."""
     cross_replace_end: float = 0.8
     self_replace_end: float = 0.4
     self_replace_reach: float = 1.0
@@ -110,7 +113,8 @@ class Edit(Sampling):
 
     def options(self) -> Options:
         """How the photograph is inverted."""
-        return Options(self.inversion, NullTexts(self.inner_steps))
+        schedule = REFERENCE if self.authors_schedule else NullTexts(self.inner_steps)
+        return Options(self.inversion, schedule)
 
     def chain(self, read: Callable[[str], Any]) -> Chain:
         """The edits, `read` reading the words of a prompt.
@@ -150,11 +154,13 @@ class Edit(Sampling):
         said: list[str] = []
         for field in fields(self):
             value, option = getattr(self, field.name), "--" + field.name.replace("_", "-")
-            if field.name == "inject_swapped":
-                said += [] if value else ["--no-inject-swapped"]
-            elif isinstance(value, tuple):
+            if isinstance(value, tuple):
                 said += [part for one in value for part in (option, one)]
-            elif value != field.default:
+            elif value == field.default:
+                continue
+            elif isinstance(value, bool):
+                said += [option if value else option.replace("--", "--no-", 1)]
+            else:
                 said += [option, str(value)]
         return said
 

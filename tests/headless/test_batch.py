@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import threading
 import time
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +196,47 @@ def test_a_cluster_that_is_not_there(tmp_path):
     pytest.importorskip("ray", reason="needs the ray extra: pip install .[ray]")
     with pytest.raises(ValueError, match="Expected a Ray cluster at"):
         run(jobs(tmp_path, 1), tmp_path, workers_of(1, "127.0.0.1:1"), quiet=True)
+
+
+def test_a_command_says_all_that_an_edit_is(monkeypatch, tmp_path):
+    """Given to the shell, it asks for the same edit."""
+    from p2p_core.cli import main
+    from p2p_core.jobs.studio import Studio
+
+    edit = Edit(
+        source="it's a cat",
+        swap=("cat=big dog", "a=one"),
+        refine="one big dog",
+        inject_swapped=False,
+        reweight=("big=-1.5",),
+        blend=("cat", "dog"),
+        image="a photo.png",
+        inversion="negative-prompt",
+        inversion_file="kept.safetensors",
+        steps=7,
+        cfg=2.5,
+        seed=3,
+        sampler="ddim",
+        negative="blur",
+        denoise=0.5,
+        size="64x128",
+        inner_steps=2,
+        authors_schedule=True,
+        cross_replace_end=0.1,
+        self_replace_end=0.2,
+        self_replace_reach=0.5,
+    )
+    default = Edit(source="a", swap=("a=b",))
+    changed = {f.name for f in fields(Edit) if getattr(edit, f.name) != getattr(default, f.name)}
+    assert changed == {f.name for f in fields(Edit)}
+    asked = []
+
+    def take(self, wanted):
+        asked.append((wanted, self.name, self.half))
+        raise ValueError
+
+    monkeypatch.setattr(Studio, "edit", take)
+    command = shlex.split(edit.command("demo", half=True))
+    monkeypatch.setattr("sys.argv", [*command, "--out", str(tmp_path)])
+    assert main() == 1
+    assert asked == [(edit, "demo", True)]

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-from einops import rearrange
 from torch import Tensor
 
 from ...attention import CrossEdit, SelfEdit
@@ -72,8 +71,8 @@ class Processor:
             )
 
         def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (rearrange(t, "r n (h c) -> r h n c", h=attn.heads) for t in (q, k, v))
-            return rearrange(F.scaled_dot_product_attention(q, k, v), "r h n c -> r n (h c)")
+            q, k, v = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (q, k, v))
+            return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
         call, text = self.call, encoder_hidden_states
         context = hidden_states if text is None else text

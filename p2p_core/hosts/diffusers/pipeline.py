@@ -197,21 +197,25 @@ class Model:
         return int((self.levels.log() - log(sigma)).abs().argmin())
 
     def predict(self, x: Tensor, sigma: float, text: Embedding) -> Tensor:
-        """What the network says, noise or v, of x = image + σ · noise, one row a row of `text`."""
+        """What the network says, noise or v, of x = image + σ · noise, one row a row of `text`.
+
+        x is on the network's device.
+        """
+        dtype = self.dtype  # looked up once: diffusers asks every module for it
         extra: dict[str, Any] = {}
         if text.rest is not None:
             side = 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
             height, width = (size * side for size in x.shape[-2:])
             ids = torch.tensor([height, width, 0, 0, height, width], device=x.device)
-            pooled = text.rest.to(self.device, self.dtype)
+            pooled = text.rest.to(x.device, dtype)
             extra["added_cond_kwargs"] = {
                 "text_embeds": pooled,
-                "time_ids": ids.to(self.dtype).repeat(len(x), 1),
+                "time_ids": ids.to(dtype).repeat(len(x), 1),
             }
         output = self.pipeline.unet(
-            (x / preserving(sigma)).to(self.dtype),
+            (x / preserving(sigma)).to(dtype),
             self.timestep(sigma),
-            text.tokens.to(self.device, self.dtype),
+            text.tokens.to(x.device, dtype),
             **extra,
         )
         return output.sample.float()

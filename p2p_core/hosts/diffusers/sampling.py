@@ -157,17 +157,15 @@ class _Run:
         takes = inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generator} if "generator" in takes else {}
         timesteps = self.scheduler.timesteps
-        with SharedNoise(rows.total, rows.sources):
-            for n, (sigma, low) in enumerate(tqdm(list(pairwise(levels)), disable=quiet)):
-                blending.apply(x, sigma, noised)
-                prediction = self._predict(call, x, sigma, looking)
-                theirs = x * self._there(sigma)
-                self.scheduler.scale_model_input(
-                    theirs, timesteps[n]
-                )  # done already, but asked for
+        for n, (sigma, low) in enumerate(tqdm(list(pairwise(levels)), disable=quiet)):
+            blending.apply(x, sigma, noised)
+            prediction = self._predict(call, x, sigma, looking)
+            theirs = x * self._there(sigma)
+            self.scheduler.scale_model_input(theirs, timesteps[n])  # done already, but asked for
+            with SharedNoise(rows.total, rows.sources):
                 stepped = self.scheduler.step(prediction, timesteps[n], theirs, **extra)
-                x = stepped.prev_sample / self._there(low)
-            blending.apply(x, levels[-1], noised, done=True)
+            x = stepped.prev_sample / self._there(low)
+        blending.apply(x, levels[-1], noised, done=True)
         masks = [blending.masks.get(n, torch.ones(rows.sources, *size)) for n in range(rows.edits)]
         result = x / model.scale
         return Result(
@@ -218,7 +216,7 @@ class _Run:
         nulls = None if self.inversion is None else self.inversion.found.nulls
         if nulls is None:
             return self.negative
-        now = nulls[min(int(here * len(nulls) + 1e-3), len(nulls) - 1)].to(self.model.device)
+        now = nulls[min(int(here * len(nulls) + 1e-3), len(nulls) - 1)].to(self.negative.tokens)
         return Embedding(now.repeat(1 + self.rows.edits, 1, 1), self.negative.rest)
 
     def _edits(self, here: float, start: int, x: Tensor) -> Any:
