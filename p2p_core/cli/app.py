@@ -20,7 +20,7 @@ from ..jobs.edit import Edit, Sampling
 from ..jobs.files import write_pictures
 from . import options as given
 from .benchmarks import benchmarks
-from .needs import require_diffusers
+from .needs import interruptible, require_diffusers
 
 if TYPE_CHECKING:
     from ..jobs.studio import Studio
@@ -157,18 +157,20 @@ def batch(
     from ..jobs.manifest import read_manifest
 
     require_diffusers()
-    jobs = read_manifest(manifest, out, model, half)
-    try:
+    jobs = read_manifest(manifest, out, found_model(model), half)
+    with interruptible():
         summary = run(jobs, out, workers_of(workers, ray), retries, quiet=as_json)
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted. What is done stays; the same command goes on from there.\n")
-        raise typer.Exit(130) from None
     if as_json:
         sys.stdout.write(json.dumps(summary.told()) + "\n")
     else:
         sys.stdout.write(f"{summary}\n")
     if summary.failed:
         raise ValueError("\n".join(summary.complaints()))
+
+
+def found_model(model: str) -> str:
+    """The same from every folder, as workers may be in another: a path as a whole one."""
+    return str(Path(model).resolve()) if Path(model).exists() else model
 
 
 def _studio(model: str, half: bool, quiet: bool) -> Studio:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from . import options as given
-from .needs import require_diffusers
+from .needs import interruptible, require_diffusers
 
 benchmarks = typer.Typer(help="Measure edits, and what they cost.", no_args_is_help=True)
 
@@ -37,7 +37,8 @@ def shapes(
 
     plan = Plan("diffusers", steps, cfg, seed)
     book = Book.open(out, asdict(plan))
-    measure(DiffusersLab(steps, cfg), book, cases, seed)
+    with interruptible():
+        measure(DiffusersLab(steps, cfg), book, cases, seed)
     summary = report(book, plan)
     text = json.dumps(summary) if as_json else (out / "report.md").read_text().rstrip()
     sys.stdout.write(text + "\n")
@@ -76,12 +77,13 @@ def pie(
     from ..jobs.engine import workers_of
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    plan = Plan(data, out, names, model, half, steps, cfg, cases)
+    plan = Plan(data, out, names, model, half, steps, cfg, cases, (dino, clip))
     plan.open()
     measures = Measures.load(dino, clip)
     for name, why in measures.left_out.items():
         sys.stderr.write(f"{name} is left out: {why}\n")
-    report, summary = run_pie(plan, workers_of(workers, ray), measures, retries, as_json)
+    with interruptible():
+        report, summary = run_pie(plan, workers_of(workers, ray), measures, retries, as_json)
     text = json.dumps(report) if as_json else (out / "report.md").read_text().rstrip()
     sys.stdout.write(text + "\n")
     if summary.failed:
@@ -125,7 +127,7 @@ def peers(
 @benchmarks.command()
 def workers(
     count: Annotated[int, typer.Option("--workers", min=2, help="How many.")] = 2,
-    cases: Annotated[int, typer.Option(min=4, help="How many edits.")] = 40,
+    cases: Annotated[int, typer.Option(min=4, help="Edits a worker.")] = 20,
     ray: given.Cluster = None,
 ) -> None:
     """Throughput of several workers beside one, and what the engine costs a case."""
@@ -133,5 +135,5 @@ def workers(
     from ..jobs.bench import throughput
 
     with tempfile.TemporaryDirectory(prefix="p2p-workers-") as folder:
-        report = throughput(Path(folder), count, cases, ray)
+        report = throughput(Path(folder), count, cases * count, ray)
     sys.stdout.write(json.dumps(report, indent=2) + "\n")

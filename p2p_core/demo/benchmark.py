@@ -25,6 +25,7 @@ from tqdm import tqdm
 from ..evaluation.book import Book, means
 from ..hosts.in_process import enter_host
 from ..hosts.locate import HostNotFound, find_hosts
+from ..jobs.files import write_whole
 from .cases import KINDS, Case, cases
 from .measures import perceptual_distance, ssim, structure_distance
 from .meter import peak_memory
@@ -110,8 +111,8 @@ def report(book: Book, plan: Plan) -> dict[str, Any]:
         "null_text_against_reference": _against_reference(rows, plan.steps),
         "methods": methods,
     }
-    (book.folder / "report.json").write_text(json.dumps(summary, indent=2) + "\n")
-    book.tables(list(methods), KINDS, COLUMNS)
+    summary["kinds"] = book.tables(rows, list(methods), KINDS, COLUMNS)
+    write_whole(book.folder / "report.json", json.dumps(summary, indent=2) + "\n")
     _sheet(book, plan)
     return summary
 

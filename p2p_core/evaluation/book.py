@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..jobs.files import append_line, write_whole
+
+PLAN = "plan.json"
 
 Row = dict[str, Any]
 """A case's figures by one method: `case`, `method`, `kind`, and a float for each figure."""
@@ -19,16 +24,18 @@ Row = dict[str, Any]
 class Book:
     """Results as they come: a line for each case and method, in a folder of its own.
 
-    A case that is written down again by the same method is still one: what is said last counts.
+    A case that is written down again by the same method is still one: what is said last counts, and
+    takes the place of all before it if its picture was `made` anew. The plan is written with the
+    first result.
     """
 
     folder: Path
+    plan: Mapping[str, Any]
 
     @classmethod
     def open(cls, folder: Path, plan: Mapping[str, Any]) -> Book:
         """The folder's book; raises `ValueError` for one of another plan."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "plan.json"
+        path = folder / PLAN
         if path.exists():
             before = json.loads(path.read_text())
             if before != plan:
@@ -36,42 +43,42 @@ class Book:
                     f"Expected the plan of the results in {folder}, {before}, got {dict(plan)}. "
                     "Choose another folder, or remove it."
                 )
-        path.write_text(json.dumps(plan))
-        return cls(folder)
+        return cls(folder, plan)
 
     def rows(self) -> list[Row]:
-        """All that was written; a line that was cut short is dropped from the file."""
+        """All that was written, but for a line that was cut short."""
         path = self.folder / "results.jsonl"
         if not path.exists():
             return []
         rows: dict[tuple[Any, str], Row] = {}
-        whole = ""
-        for line in path.read_text().splitlines(keepends=True):
+        for line in path.read_text().splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue
             key = (row["case"], row["method"])
-            rows[key] = rows.get(key, {}) | row
-            whole += line if line.endswith("\n") else line + "\n"
-        path.write_text(whole)
+            before = rows.get(key, {})
+            rows[key] = {**before, **row} if before.get("made") == row.get("made") else row
         return list(rows.values())
 
     def write(self, row: Row) -> None:
-        with (self.folder / "results.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / PLAN).exists():
+            write_whole(self.folder / PLAN, json.dumps(self.plan))
+        append_line(self.folder / "results.jsonl", json.dumps(row))
 
     def tables(
         self,
+        rows: Sequence[Row],
         methods: Sequence[str],
         kinds: Sequence[str],
         columns: Mapping[str, float],
-    ) -> None:
+    ) -> list[Row]:
         """Means for each method and kind of edit: report.csv, and report.md with these columns.
 
-        What stands in a column of report.md is multiplied by the column's factor.
+        What stands in a column of report.md is multiplied by the column's factor. Returns the
+        means.
         """
-        rows = self.rows()
         by_kind = [
             {"method": name, "kind": kind, "cases": len(some), **means(some)}
             for name in methods
@@ -79,10 +86,11 @@ class Book:
             if (some := [r for r in rows if r["method"] == name and kind in ("all", r["kind"])])
         ]
         fields = list({field: None for row in by_kind for field in row})
-        with (self.folder / "report.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(by_kind)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(by_kind)
+        write_whole(self.folder / "report.csv", table.getvalue())
         heads = [
             name if factor == 1 else f"{name} × {factor:g}" for name, factor in columns.items()
         ]
@@ -96,7 +104,8 @@ class Book:
                 for name, factor in columns.items()
             ]
             lines.append("| " + " | ".join([str(row["method"]), str(row["kind"]), *numbers]) + " |")
-        (self.folder / "report.md").write_text("\n".join(lines) + "\n")
+        write_whole(self.folder / "report.md", "\n".join(lines) + "\n")
+        return by_kind
 
 
 def means(rows: Sequence[Row]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..jobs.edit import Edit
-from ..jobs.files import check_photograph
+from ..jobs.files import size_of_photograph
 
 KINDS: Mapping[str, str] = {
     "0": "random",
@@ -86,16 +86,18 @@ class Case:
     def edit(self, method: str, **settings: Any) -> Edit:
         """The edit as published: refined, swapped words free, blended words amplified.
 
-        Blended words that are not in the prompts are left out, as they are there, where they have
-        no effect.
+        A blended word that is not in its prompt is left out, and so is a blend without words. (In
+        the published code nothing would change where both are missing, by a division by zero.)
         """
-        blend = self.blend if self.blend is None or self._has_both(*self.blend) else None
+        before, after = self.blend or ("", "")
+        before = before if _stands_in(before, self.prompt) else ""
+        after = after if _stands_in(after, self.edited_prompt) else ""
         return Edit(
             source=self.prompt,
             refine=self.edited_prompt,
             inject_swapped=False,
-            reweight=() if blend is None else (f"{blend[1]}={AMPLIFIED:g}",),
-            blend=() if blend is None else tuple(dict.fromkeys(blend)),
+            reweight=(f"{after}={AMPLIFIED:g}",) if after else (),
+            blend=(f"{before}={after}",) if before or after else (),
             image=str(self.image),
             cross_replace_end=0.4,
             self_replace_end=0.6,
@@ -103,12 +105,9 @@ class Case:
             **{**settings, **METHODS[method]},
         )
 
-    def _has_both(self, before: str, after: str) -> bool:
-        pairs = ((before, self.prompt), (after, self.edited_prompt))
-        return all(
-            re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)
-            for word, prompt in pairs
-        )
+
+def _stands_in(word: str, prompt: str) -> bool:
+    return bool(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE))
 
 
 def read_cases(folder: Path) -> list[Case]:
@@ -143,7 +142,7 @@ def read_cases(folder: Path) -> list[Case]:
 
 def _case(key: str, entry: Mapping[str, Any], images: Path) -> Case:
     image = images / entry["image_path"]
-    check_photograph(image)
+    width, height = size_of_photograph(image)
     kind = str(entry["editing_type_id"])
     if kind not in KINDS:
         raise ValueError(f"Expected an editing_type_id of 0 to 9, got {kind!r}.")
@@ -156,4 +155,6 @@ def _case(key: str, entry: Mapping[str, Any], images: Path) -> Case:
         for name in ("original_prompt", "editing_prompt")
     )
     blend = (words[0], words[1]) if len(words) > 1 else None
-    return Case(key, image, prompt, edited, KINDS[kind], blend, mask)
+    case = Case(key, image, prompt, edited, KINDS[kind], blend, mask)
+    case.region(height, width)
+    return case

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from ..demo.metrics import psnr
 from ..jobs.engine import Staff, Summary, run
-from ..jobs.files import read_parameters, read_photograph
+from ..jobs.files import read_photograph, write_whole
 from ..jobs.manifest import Job
 from .book import Book, means
 from .pie import KINDS, METHODS, Case, read_cases
-from .published import COLUMNS, Measures
+from .published import CLIP, COLUMNS, DINO, Measures
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,14 @@ class Plan:
     cfg: float = 7.5
     limit: int | None = None
     """How many cases, from the first."""
+    networks: tuple[str, str] = (DINO, CLIP)
+    """By name or path, as `Measures.load` takes them."""
 
     def __post_init__(self) -> None:
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(
+                f"Expected methods, each once, got {', '.join(self.methods) or 'none'}."
+            )
         if unknown := sorted(set(self.methods) - set(METHODS)):
             raise ValueError(
                 f"Expected methods out of {', '.join(METHODS)}, got {', '.join(unknown)}."
@@ -47,12 +53,14 @@ class Plan:
 
         Raises `ValueError` as `read_cases` does, and for a book of other settings or data.
         """
-        cases = read_cases(self.data)[: self.limit]
+        cases = read_cases(self.data.resolve())[: self.limit]
         mapping = hashlib.sha256((self.data / "mapping_file.json").read_bytes()).hexdigest()
         settings = {"steps": self.steps, "cfg": self.cfg}
         about = {"model": self.model, "half": self.half, **settings, "data": mapping[:16]}
+        about |= {"networks": list(self.networks)}
+        out = self.out.resolve()
         jobs = [
-            (case, Job(name, case.edit(method, **settings), self.out / name, self.model, self.half))
+            (case, Job(name, case.edit(method, **settings), out / name, self.model, self.half))
             for method in self.methods
             for case in cases
             for name in [f"{method}/{case.key}"]
@@ -70,8 +78,9 @@ def run_pie(
     book, jobs = plan.open()
     summary = run([job for _, job in jobs], plan.out, staff, retries, quiet)
     _measure(book, jobs, measures, quiet)
-    rows = book.rows()
-    report = {
+    wanted = {(case.key, _method(job)) for case, job in jobs}
+    rows = [row for row in book.rows() if (row["case"], row["method"]) in wanted]
+    report: dict[str, Any] = {
         "cases": len({row["case"] for row in rows}),
         "left_out": measures.left_out,
         "failed": summary.told()["failed"],
@@ -81,21 +90,23 @@ def run_pie(
             if (some := [row for row in rows if row["method"] == name])
         },
     }
-    (plan.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    book.tables(plan.methods, list(KINDS.values()), COLUMNS)
+    report["kinds"] = book.tables(rows, plan.methods, list(KINDS.values()), COLUMNS)
+    write_whole(plan.out / "report.json", json.dumps(report, indent=2) + "\n")
     return report, summary
 
 
 def _measure(book: Book, jobs: Sequence[tuple[Case, Job]], measures: Measures, quiet: bool) -> None:
     """Write down every measure that can be taken and is not in the book."""
-    taken = {(row["case"], row["method"]): set(row["taken"]) for row in book.rows()}
+    taken = {(row["case"], row["method"]): row for row in book.rows()}
     names = sorted(measures.names)
     for case, job in tqdm(jobs, desc="measuring", unit="picture", disable=quiet):
-        method, _, _ = job.name.partition("/")
-        path = job.folder / "edited.png"
-        parameters = read_parameters(path)
-        done = taken.get((case.key, method), set())
-        if parameters.get("command") != job.command or done.issuperset(names):
+        if not job.is_done():
+            continue
+        method, path = _method(job), job.picture
+        made = path.stat().st_mtime_ns
+        before = taken.get((case.key, method), {})
+        done = set(before["taken"]) if before.get("made") == made else set[str]()
+        if done.issuperset(names):
             continue
         given = read_photograph(case.image)
         picture, source, edited = (
@@ -105,5 +116,10 @@ def _measure(book: Book, jobs: Sequence[tuple[Case, Job]], measures: Measures, q
         region = case.region(given.height, given.width)
         found = measures.take(picture, edited, region, case.prompt, case.edited_prompt)
         found["reconstruction_psnr"] = psnr(picture, source)
-        about = {"case": case.key, "method": method, "kind": case.kind}
+        about = {"case": case.key, "method": method, "kind": case.kind, "made": made}
         book.write({**about, "taken": sorted(done | {*names}), **found})
+
+
+def _method(job: Job) -> str:
+    method, _, _ = job.name.partition("/")
+    return method

@@ -10,8 +10,8 @@ DINO ViT-B/8 and CLIP ViT-L/14; where one's weights cannot be had its measures a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ COLUMNS: Mapping[str, float] = {
 """Measures by their published names, and what the table multiplies them with."""
 
 DINO, CLIP = "vit_base_patch8_224.dino", "openai"
+CLIP_KIND = "ViT-L-14-quickgelu"
+"""open_clip's name for CLIP ViT-L/14 as OpenAI trained it."""
 DINO_SIDE, DINO_MOST = 224, 480
 """Pixels that a picture's shorter side is scaled to, and the most that its longer one may be."""
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -59,7 +61,10 @@ class Measures:
 
     @classmethod
     def load(cls, dino: str = DINO, clip: str = CLIP) -> Measures:
-        """Networks by their names or from paths; what cannot be had is in `left_out`."""
+        """Networks by their names or from files; what cannot be had is in `left_out`.
+
+        Raises `ValueError` for a file that is none of such a network.
+        """
         made = cls()
         for name, load in (
             ("lpips", _load_lpips),
@@ -69,7 +74,7 @@ class Measures:
             try:
                 with redirect_stdout(sys.stderr):  # some tell there what they download
                     setattr(made, name, load())
-            except (OSError, RuntimeError, ValueError) as error:  # as their loaders say it
+            except (OSError, RuntimeError) as error:  # as they say that nothing can be downloaded
                 why = str(error).strip().split("\n")[0]
                 for column in COLUMNS:
                     if column.startswith({"dino": "structure"}.get(name, name)):
@@ -167,19 +172,36 @@ def _load_dino(name: str) -> Any:
     import timm
 
     file = Path(name).is_file()
-    model = timm.create_model(
-        DINO if file else name,
-        pretrained=not file,
-        checkpoint_path=name if file else None,
-        num_classes=0,
-        dynamic_img_size=True,
-    )
+    if not file and not timm.is_model(name):
+        raise ValueError(f"Expected a model of timm or a file of {DINO}, got {name}.")
+    with _damaged(file, name):
+        model = timm.create_model(
+            DINO if file else name,
+            pretrained=not file,
+            checkpoint_path=name if file else None,
+            num_classes=0,
+            dynamic_img_size=True,
+        )
     return model.eval().to(_device())
 
 
 def _load_clip(name: str) -> tuple[Any, Any, Any]:
     import open_clip
 
-    kind = "ViT-L-14-quickgelu"
-    model, _, prepare = open_clip.create_model_and_transforms(kind, pretrained=name)
-    return model.eval().to(_device()), prepare, open_clip.get_tokenizer(kind)
+    file, tags = Path(name).is_file(), open_clip.list_pretrained_tags_by_model(CLIP_KIND)
+    if not file and name not in tags:
+        raise ValueError(f"Expected a file of {CLIP_KIND} or one of {', '.join(tags)}, got {name}.")
+    with _damaged(file, name):
+        model, _, prepare = open_clip.create_model_and_transforms(CLIP_KIND, pretrained=name)
+    return model.eval().to(_device()), prepare, open_clip.get_tokenizer(CLIP_KIND)
+
+
+@contextmanager
+def _damaged(file: bool, name: str) -> Iterator[None]:
+    """What loaders say of a file that is none of theirs is a `ValueError`."""
+    try:
+        yield
+    except Exception as error:  # unpickling alone has a dozen kinds
+        if not file:
+            raise
+        raise ValueError(f"Expected weights in {name}, which cannot be loaded: {error}.") from error

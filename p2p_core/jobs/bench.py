@@ -38,7 +38,9 @@ def _timed(folder: Path, count: int, cases: int, ray: str | None) -> dict[str, f
         for seed in range(cases)
     ]
     jobs = [Job(f"{n:04}", edit, folder / f"{n:04}") for n, edit in enumerate(edits)]
-    run(jobs, folder, workers_of(count, ray))
+    summary = run(jobs, folder, workers_of(count, ray))
+    if summary.failed or summary.retries:
+        raise RuntimeError(f"Expected every case to be done at once, got {summary}.")
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     by_worker = [
         sorted((one["begun"], one["begun"] + one["seconds"]) for one in log if one["worker"] == pid)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
@@ -20,7 +21,7 @@ LOCAL = "local"
 
 @dataclass
 class RayWorkers:
-    """So many actors, with an accelerator each if the cluster has any.
+    """So many actors, spread over the cluster, with an accelerator or a share of one if it has any.
 
     The pack must be installed on every machine, and they must share the folder that is written to.
     Raises `ValueError` where Ray is not installed or the cluster does not answer.
@@ -30,6 +31,8 @@ class RayWorkers:
     address: str
     _ray: Any = field(default=None, init=False)
     _hire: Any = field(default=None, init=False)
+    _hired: list[Any] = field(default_factory=list[Any], init=False)
+    _pending: set[Future[Outcome]] = field(default_factory=set[Future[Outcome]], init=False)
     _idle: SimpleQueue[Any] = field(default_factory=SimpleQueue, init=False)
 
     def __enter__(self) -> RayWorkers:
@@ -41,6 +44,7 @@ class RayWorkers:
                 "Run: pip install 'prompt-to-prompt[ray]'"
             ) from error
         local = self.address == LOCAL
+        ending = signal.getsignal(signal.SIGTERM)
         try:
             _knock(self.address)
             ray.init(
@@ -55,17 +59,26 @@ class RayWorkers:
                 f"Expected a Ray cluster at {self.address}, which does not answer: {error}. Give "
                 "its address, such as ray://head:10001 or auto, or local."
             ) from error
+        finally:
+            signal.signal(signal.SIGTERM, ending)  # Ray puts its own there
         self._ray = ray
         resources = ray.cluster_resources()
-        threads = max(1, int(resources.get("CPU", 1)) // self.count)
-        accelerators = 1 if resources.get("GPU", 0) > 0 else 0
-        actor: Any = ray.remote(num_cpus=1, num_gpus=accelerators)(Worker)
+        processors, accelerators = (resources.get(kind, 0.0) for kind in ("CPU", "GPU"))
+        threads = max(1, int(processors) // self.count)
+        actor: Any = ray.remote(
+            num_cpus=min(1.0, processors / self.count),
+            num_gpus=min(1.0, accelerators / self.count),
+            scheduling_strategy="SPREAD",
+        )(Worker)
         self._hire = lambda: actor.remote(threads)
         for _ in range(self.count):
-            self._idle.put(self._hire())
+            self._idle.put(self._hired_anew())
         return self
 
     def __exit__(self, *error: object) -> None:
+        for actor in self._hired:
+            self._ray.kill(actor)
+        wait(set(self._pending), timeout=30)
         self._ray.shutdown()
 
     def submit(self, job: Job) -> Future[Outcome]:
@@ -74,10 +87,16 @@ class RayWorkers:
 
         def free(done: Future[Outcome]) -> None:
             """An actor that failed is replaced: one that died takes no more jobs."""
-            self._idle.put(self._hire() if done.exception() else actor)
+            self._pending.discard(done)
+            self._idle.put(self._hired_anew() if done.exception() else actor)
 
+        self._pending.add(future)
         future.add_done_callback(free)
         return future
+
+    def _hired_anew(self) -> Any:
+        self._hired.append(self._hire())
+        return self._hired[-1]
 
 
 def _knock(address: str) -> None:

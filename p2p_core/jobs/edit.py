@@ -15,6 +15,7 @@ from ..inversion.null_text import Schedule as NullTexts
 from ..local_blend import LocalBlend
 from ..notation import parse_words
 from ..schedules import Schedule, Window
+from ..tokens import Prompt
 
 if TYPE_CHECKING:
     from ..hosts.diffusers.sampling import Settings
@@ -87,7 +88,7 @@ class Edit(Sampling):
     reweight: tuple[str, ...] = ()
     """Words and a factor: "fluffy=2"."""
     blend: tuple[str, ...] = ()
-    """Words of either prompt that the edit is kept to."""
+    """Words that the edit is kept to: of either prompt, or "cat=dog" of the one and the other."""
     image: str | None = None
     inversion: str = "null-text"
     inversion_file: str | None = None
@@ -116,7 +117,7 @@ class Edit(Sampling):
         schedule = REFERENCE if self.authors_schedule else NullTexts(self.inner_steps)
         return Options(self.inversion, schedule)
 
-    def chain(self, read: Callable[[str], Any]) -> Chain:
+    def chain(self, read: Callable[[str], Prompt]) -> Chain:
         """The edits, `read` reading the words of a prompt.
 
         Raises `ValueError` for words that are in no prompt.
@@ -132,15 +133,24 @@ class Edit(Sampling):
             edits.append(Reweight(self._factors()))
         if self.blend:
             (branch,) = plan(self.source, [tuple(edits)], read).branches
-            words = parse_words(",".join(self.blend))
-            before, after = (
-                tuple(word for word in words if _has(prompt, word))
-                for prompt in (read(self.source), branch.edited)
-            )
-            for word in {*words} - {*before} - {*after}:
-                branch.edited.tokens_of(word)  # raises, and says which words there are
-            edits.append(LocalBlend(before, after))
+            edits.append(self._local_blend(read(self.source), branch.edited))
         return tuple(edits)
+
+    def _local_blend(self, source: Prompt, edited: Prompt) -> LocalBlend:
+        before: list[str] = []
+        after: list[str] = []
+        for word in parse_words(",".join(self.blend)):
+            one, equals, other = (part.strip() for part in word.partition("="))
+            if equals:
+                before += [one] if one else []
+                after += [other] if other else []
+                continue
+            here, there = _has(source, word), _has(edited, word)
+            if not here and not there:
+                edited.tokens_of(word)  # raises, and says which words there are
+            before += [word] if here else []
+            after += [word] if there else []
+        return LocalBlend(tuple(before), tuple(after))
 
     def parameters(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
@@ -181,7 +191,7 @@ class Edit(Sampling):
         )
 
 
-def _has(prompt: Any, word: str) -> bool:
+def _has(prompt: Prompt, word: str) -> bool:
     try:
         return bool(prompt.tokens_of(word))
     except ValueError:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,8 +20,10 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from .files import PART, read_parameters
+from .files import PART, append_line
 from .manifest import Job
+
+LOG = "log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def run(
     summary = Summary()
     waiting: deque[tuple[Job, int]] = deque()
     for job in jobs:
-        if read_parameters(job.folder / "edited.png").get("command") == job.command:
+        if job.is_done():
             summary.before.append(job)
         else:
             waiting.append((job, 0))
@@ -123,9 +124,7 @@ def run(
     start = time.perf_counter()
     running: dict[Future[Outcome], tuple[Job, int]] = {}
     with (
-        _stoppable(),
         _swept(jobs),
-        (out / "log.jsonl").open("a") as log,
         tqdm(total=len(waiting), unit="case", disable=quiet) as bar,
         staff as workers,
     ):
@@ -138,12 +137,11 @@ def run(
                 job, tried = running.pop(future)
                 outcome = _outcome(future)
                 attempt = {"name": job.name, "attempt": tried + 1, **asdict(outcome)}
-                log.write(json.dumps(attempt) + "\n")
-                log.flush()
+                append_line(out / LOG, json.dumps(attempt))
                 summary.working_seconds += outcome.seconds
                 if outcome.disaster:
                     raise OSError(outcome.error)
-                if outcome.error is None:
+                if outcome.error is None or job.is_done():  # a worker may die with its work done
                     summary.done.append(job)
                 elif outcome.hopeless or tried >= retries:
                     summary.failed.append((job, outcome.error))
@@ -160,20 +158,8 @@ def _outcome(future: Future[Outcome]) -> Outcome:
     try:
         return future.result()
     except Exception as error:  # whatever a library says of a worker that is no more
-        return Outcome(
-            time.time(), 0.0, 0, f"Its worker died: {type(error).__name__} {error}".strip()
-        )
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """While it lasts, being asked to end is being interrupted."""
-    before: Callable[..., Any] | int | None = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        why, *_ = f"{type(error).__name__} {error}".strip().splitlines()
+        return Outcome(time.time(), 0.0, 0, f"Its worker died: {why}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 Pictures = Mapping[str, np.ndarray]
@@ -29,10 +29,10 @@ def read_photograph(path: Path) -> Image.Image:
         return ImageOps.exif_transpose(picture).convert("RGB")
 
 
-def check_photograph(path: Path) -> None:
-    """Raises `ValueError` for a file that does not begin as a picture."""
-    with _opened(path):
-        pass
+def size_of_photograph(path: Path) -> tuple[int, int]:
+    """Width and height; raises `ValueError` for a file that does not begin as a picture."""
+    with _opened(path) as picture:
+        return ImageOps.exif_transpose(picture).size if picture.getexif() else picture.size
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
             yield picture
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"Expected a picture at {path}, which cannot be read: {error}.") from error
 
 
@@ -49,7 +49,7 @@ def read_parameters(path: Path) -> dict[str, Any]:
     try:
         with Image.open(path) as picture:
             return json.loads(picture.info[KEY])
-    except (OSError, UnidentifiedImageError, KeyError, json.JSONDecodeError):
+    except (OSError, SyntaxError, KeyError, json.JSONDecodeError):
         return {}
 
 
@@ -71,6 +71,26 @@ def write_pictures(
             part.unlink(missing_ok=True)
         files[name] = str(path)
     return files
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A text file; what stood there before stays until the new one is whole."""
+    part = path.with_name(path.name + PART)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """A line at the end of a text file, on a line of its own even after one that was cut short."""
+    with path.open("a+b") as file:
+        start = file.seek(0, 2)
+        if start:
+            file.seek(start - 1)
+            line = line if file.read(1) == b"\n" else "\n" + line
+        file.write(f"{line}\n".encode())
 
 
 def write_folder(folder: Path, pictures: Pictures, parameters: Mapping[str, Any]) -> None:

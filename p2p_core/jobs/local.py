@@ -12,7 +12,7 @@ from pebble import ProcessPool
 
 from .engine import Outcome
 from .manifest import Job
-from .worker import carry_out
+from .worker import begin, carry_out
 
 
 @dataclass
@@ -24,7 +24,10 @@ class LocalWorkers:
 
     def __enter__(self) -> LocalWorkers:
         context: Any = get_context("spawn")  # a forked process cannot use an accelerator
-        self._pool = ProcessPool(max_workers=self.count, context=context)
+        numbers = context.Value("i", 0)
+        self._pool = ProcessPool(
+            max_workers=self.count, context=context, initializer=begin, initargs=(numbers,)
+        )
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -33,4 +36,7 @@ class LocalWorkers:
 
     def submit(self, job: Job) -> Future[Outcome]:
         threads = max(1, (os.cpu_count() or 1) // self.count)
-        return self._pool.schedule(carry_out, args=(job, threads))
+        try:
+            return self._pool.schedule(carry_out, args=(job, threads))
+        except RuntimeError as error:
+            raise OSError(f"Workers cannot be started: {error}.") from error

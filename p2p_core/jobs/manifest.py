@@ -9,6 +9,7 @@ with semicolons between them. `edits` may hold them all, as the command line has
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shlex
 from collections.abc import Iterator, Mapping
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .edit import Edit
-from .files import PART, check_photograph
+from .files import PART, read_parameters, size_of_photograph
 
-NAMES = {"caption": "source", "inversion-file": "inversion_file"}
+NAMES = {"caption": "source"}
+LONGEST_NAME = 200
+"""Bytes of a folder's name; file systems allow little more."""
 TYPES: Mapping[str, Any] = get_type_hints(Edit)
 
 
@@ -37,8 +40,20 @@ class Job:
 
     @property
     def command(self) -> str:
-        """Says all that the pictures depend on."""
+        """The command that makes the pictures."""
         return self.edit.command(self.model, self.half)
+
+    @property
+    def picture(self) -> Path:
+        return self.folder / "edited.png"
+
+    def is_done(self) -> bool:
+        """Whether its pictures are there, made by its command of the files as they are."""
+        if read_parameters(self.picture).get("command") != self.command:
+            return False
+        given = [Path(one) for one in (self.edit.image, self.edit.inversion_file) if one]
+        made = self.picture.stat().st_mtime_ns
+        return all(one.exists() and one.stat().st_mtime_ns < made for one in given)
 
 
 def read_manifest(path: Path, out: Path, model: str, half: bool) -> list[Job]:
@@ -46,6 +61,7 @@ def read_manifest(path: Path, out: Path, model: str, half: bool) -> list[Job]:
 
     Raises `ValueError` naming the line of every row that cannot be carried out.
     """
+    out, beside = out.resolve(), path.resolve().parent
     jobs: list[Job] = []
     wrong: list[str] = []
     taken: dict[str, int] = {}
@@ -53,11 +69,12 @@ def read_manifest(path: Path, out: Path, model: str, half: bool) -> list[Job]:
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            name, edit = _read(row, f"{line:04}", path.parent)
+            name, edit = _read(row, f"{line:04}", beside)
             if name in taken:
                 raise ValueError(
                     f"Expected another name than {name!r}, which line {taken[name]} has already."
                 )
+            _check_folder(out / name)
         except ValueError as error:
             wrong.append(f"{path}, line {line}: {error}")
             continue
@@ -79,13 +96,17 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             f"Expected a manifest at {path}, which cannot be read: {error}."
         ) from error
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(text.splitlines(keepends=True), restkey="", strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         try:
+            heads = [head for head in reader.fieldnames or () if head]
+            if len(set(heads)) < len(heads):
+                yield 1, f"Expected columns of different names, got {', '.join(heads)}."
+                return
             for row in reader:
-                if "" in row:
+                if any(row.get(None) or ()):  # pyright: ignore[reportArgumentType]
                     yield reader.line_num, "Expected no more cells than the first line has."
                 elif any(row.values()):
-                    yield reader.line_num, {k: v for k, v in row.items() if v}
+                    yield reader.line_num, {k: v for k, v in row.items() if k and v}
         except csv.Error as error:
             yield reader.line_num, f"Expected comma-separated values, got what is not: {error}."
     elif path.suffix.lower() in (".jsonl", ".ndjson"):
@@ -106,12 +127,15 @@ def _object(line: str) -> dict[str, Any] | str:
 
 def _read(row: dict[str, Any], name: str, beside: Path) -> tuple[str, Edit]:
     """A row's name and edit; raises `ValueError` for one that makes no sense."""
-    row = {NAMES.get(key, key): value for key, value in row.items() if value is not None}
+    row = _fields(row)
     name = str(row.pop("name", name))
-    if not name or name in (".", "..") or name.endswith(PART) or {"/", "\\"} & {*name}:
-        raise ValueError(f"Expected a name for a folder, got {name!r}.")
+    forbidden = name in ("", ".", "..") or name.endswith((PART, ".jsonl"))
+    if forbidden or {"/", "\\", "\0"} & {*name} or len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"Expected a name for a folder, got {name[:80]!r}.")
     edits = row.pop("edits", {})
-    row |= _options(edits) if isinstance(edits, str) else dict(edits)
+    if not isinstance(edits, str | dict):
+        raise ValueError(f"Expected edits to be text or an object, got {edits!r}.")
+    row |= _fields(_options(edits) if isinstance(edits, str) else edits)
     known = {field.name for field in fields(Edit)}
     if unknown := sorted(row.keys() - known):
         raise ValueError(
@@ -125,9 +149,33 @@ def _read(row: dict[str, Any], name: str, beside: Path) -> tuple[str, Edit]:
         if key in values:
             values[key] = str(beside / values[key])
     edit = Edit(**values)
+    edit.settings(1.0)
     if edit.image is not None:
-        check_photograph(Path(edit.image))
+        size_of_photograph(Path(edit.image))
+    if edit.inversion_file is not None and not Path(edit.inversion_file).is_file():
+        raise ValueError(f"Expected an inversion's file, got {edit.inversion_file}, which is none.")
     return name, edit
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """By the names that `Edit` has, of those that users write."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        name = key.strip().removeprefix("--").replace("-", "_")
+        if value is not None:
+            found[NAMES.get(name, name)] = value
+    return found
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises `ValueError` for somebody else's: pictures of a case take a whole folder's place."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not read_parameters(folder / "edited.png"):
+        raise ValueError(
+            f"Expected a folder for pictures, got {folder}, which holds something else. Give the "
+            "row another name."
+        )
 
 
 def _options(text: str) -> dict[str, Any]:
@@ -137,7 +185,7 @@ def _options(text: str) -> dict[str, Any]:
     if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
         raise ValueError(f"Expected edits such as '--swap cat=dog --blend cat,dog', got {text!r}.")
     for option, value in zip(words[::2], words[1::2], strict=True):
-        key = option[2:].replace("-", "_")
+        (key,) = _fields({option: value})
         found[key] = [*found.get(key, []), value] if TYPES.get(key) == tuple[str, ...] else value
     return found
 
@@ -160,6 +208,6 @@ def _value(key: str, value: Any) -> Any:
         if wanted is int and isinstance(value, float) and not value.is_integer():
             raise ValueError
         return wanted(value)
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         raise ValueError(f"Expected {key} to be {names[wanted]}, got {value!r}.") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .engine import Outcome
 from .files import write_folder
@@ -13,6 +13,17 @@ from .manifest import Job
 
 if TYPE_CHECKING:
     from .studio import Studio
+
+
+def begin(numbers: Any) -> None:
+    """Take the next accelerator of this machine, `numbers` counting the workers that have begun."""
+    import torch
+
+    accelerators = torch.cuda.device_count()
+    if accelerators > 1:
+        with numbers.get_lock():
+            torch.cuda.set_device(numbers.value % accelerators)
+            numbers.value += 1
 
 
 def carry_out(job: Job, threads: int) -> Outcome:

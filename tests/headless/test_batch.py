@@ -34,28 +34,37 @@ def jobs(out: Path, count: int, steps: int = 4, **more) -> list[Job]:
 
 
 def log(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    path = out / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def done(out: Path) -> list[str]:
     return sorted(path.parent.name for path in out.glob("*/edited.png"))
 
 
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at workers as Linux has it")
 @pytest.mark.parametrize("cluster", [None, "local"])
 def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(cluster, tmp_path):
     if cluster:
         pytest.importorskip("ray", reason="needs the ray extra: pip install .[ray]")
     todo = jobs(tmp_path, 8, steps=30)
-    killed: list[int] = []
 
     def kill() -> None:
         """The worker of the first case, once that is done and it is at another."""
         while not done(tmp_path) or not log(tmp_path):
             time.sleep(0.01)
-        killed.append(log(tmp_path)[0]["worker"])
-        os.kill(killed[0], signal.SIGKILL)
+        pid = log(tmp_path)[0]["worker"]
+        begun = processor_seconds(pid)
+        while processor_seconds(pid) < begun + 0.3:
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     summary = run(todo, tmp_path, workers_of(2, cluster), quiet=True)
     thread.join()
@@ -120,7 +129,7 @@ def test_without_a_model_or_a_disk_everything_stops(tmp_path):
 def test_a_manifest(tmp_path):
     Image.new("RGB", (64, 64), "red").save(tmp_path / "photo.png")
     (tmp_path / "edits.csv").write_text(
-        "name,image,caption,edits,seed,swap,blend\n"
+        "name,image,caption,edits,seed,--swap,blend,\n"
         "star,,a red circle,,7,circle=star; red=blue,circle\n"
         ',photo.png,a red wall,"--reweight red=2 --refine ""a red, old wall""",,,\n'
     )
@@ -156,18 +165,29 @@ def test_every_bad_row_is_named_with_its_line(tmp_path):
         {"caption": "a cat", "swap": "cat=dog", "size": "100x100"},
         {"caption": "a cat", "edits": "swap cat"},
         {"caption": "a cat", "swap": "cat=dog", "inversion": "best"},
+        {"caption": "a cat", "swap": "cat=dog", "sampler": "best"},
+        {"caption": "a cat", "swap": "cat=dog", "inversion_file": "none"},
+        {"caption": "a cat", "edits": 5},
+        {"caption": "a cat", "swap": "cat=dog", "name": "theirs"},
+        {"caption": "a cat", "swap": "cat=dog", "name": "n" * 300},
+        {"caption": "a cat", "swap": "cat=dog", "cfg": 10**400},
     ]
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "holiday.jpg").write_text("")
     lines = [json.dumps(row) for row in rows]
     path.write_text("\n".join([*lines, "{", "[]"]))
-    with pytest.raises(ValueError, match="13 bad rows") as raised:
+    with pytest.raises(ValueError, match="19 bad rows") as raised:
         read_manifest(path, tmp_path, "demo", False)
     said = str(raised.value).splitlines()
-    assert [f"line {n}: " in line for n, line in enumerate(said[:-1], 2)] == [True] * 13
+    assert [f"line {n}: " in line for n, line in enumerate(said[:-1], 2)] == [True] * 19
     for line, part in zip(
         said,
         ("Expected an edit", "words and others", "Expected a caption", "a whole number, got 'many'",
          "got colour", "none.png, which cannot be read", "a name for a folder", "line 1 has",
          "multiples of 8", "Expected edits such as", "Expected one of null-text",
+         "sampler to be one of",
+         "an inversion's file", "text or an object",
+         "holds something else", "a name for a folder", "a number",
          "a JSON object", "a JSON object"),
         strict=False,
     ):  # fmt: skip
@@ -180,6 +200,7 @@ def test_every_bad_row_is_named_with_its_line(tmp_path):
         ("none.csv", None, "cannot be read"),
         ("edits.txt", "caption,swap", r"ends in \.csv or \.jsonl"),
         ("edits.csv", "caption,swap\n", "has none"),
+        ("edits.csv", "caption,swap,swap\na cat,cat=dog,a=one\n", "different names"),
         ("edits.csv", "caption,swap\na cat,cat=dog,more\n", "line 2: Expected no more cells"),
         ("edits.csv", 'caption,swap\n"a cat,cat=dog\n', "comma-separated"),
         ("edits.csv", b"\xff\xfe\x00", "cannot be read"),

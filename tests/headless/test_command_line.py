@@ -233,6 +233,8 @@ def test_a_full_disk(p2p, tmp_path, full_disk):
     for picture in full_disk.rglob("*.png"):
         Image.open(picture).load()
     assert not list(full_disk.rglob("*.part"))
+    for line in (full_disk / "out" / "log.jsonl").read_text().splitlines():
+        assert json.loads(line)
 
 
 def test_pie_bench(p2p, tmp_path, monkeypatch):

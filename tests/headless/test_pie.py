@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
+import open_clip
 import pytest
 import timm
 import torch
@@ -15,10 +17,9 @@ from torchvision.models import squeezenet1_1
 from p2p_core.demo.cases import cases
 from p2p_core.demo.pie_sample import TYPES, write_sample
 from p2p_core.edits import Refine, Reweight
-from p2p_core.evaluation import pie_run
 from p2p_core.evaluation.pie import KINDS, Case, read_cases
 from p2p_core.evaluation.pie_run import Plan, run_pie
-from p2p_core.evaluation.published import COLUMNS, DEVIATION, DINO, MEAN, Measures, _load_clip
+from p2p_core.evaluation.published import CLIP_KIND, COLUMNS, DEVIATION, DINO, MEAN, Measures
 from p2p_core.hosts.diffusers.demo import clip_tokenizer
 from p2p_core.jobs.engine import workers_of
 from p2p_core.local_blend import LocalBlend
@@ -60,6 +61,17 @@ def measures(networks, monkeypatch, offline):
     return Measures.load(str(networks / "dino.pth"))
 
 
+@pytest.fixture
+def read():
+    """The words of a prompt and their tokens."""
+    tokenizer = clip_tokenizer()
+
+    def ids(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    return lambda text: read_prompt(text, ids(text), range(1, 1 + len(ids(text))), 77, ids)
+
+
 def test_the_sample_is_read_as_it_was_rendered(data):
     read = read_cases(data)
     assert len(read) == COUNT
@@ -72,15 +84,7 @@ def test_the_sample_is_read_as_it_was_rendered(data):
         assert np.array_equal(case.region(128, 128), region)
 
 
-def test_an_edit_is_as_published(data):
-    tokenizer = clip_tokenizer()
-
-    def ids(text):
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def read(text):
-        return read_prompt(text, ids(text), range(1, 1 + len(ids(text))), 77, ids)
-
+def test_an_edit_is_as_published(data, read):
     case = read_cases(data)[0]
     edit = case.edit("direct", steps=50, cfg=7.5)
     refine, reweight, blend = edit.chain(read)
@@ -92,8 +96,25 @@ def test_an_edit_is_as_published(data):
     assert reweight.weights == ((case.blend[1], 2.0),)
     assert isinstance(blend, LocalBlend)
     assert (blend.source_words, blend.edited_words) == ((case.blend[0],), (case.blend[1],))
-    lost = Case("1", case.image, "a cat", "a dog", "random", ("cats", "dog"), ())
-    assert lost.edit("ddim").blend == lost.edit("ddim").reweight == ()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words", "blend", "reweight"),
+    [
+        (("a cat", "a cat with a hat"), ("cat", "hat"), ("cat=hat",), ("hat=2",)),
+        (("a cat", "a dog"), ("cats", "dog"), ("=dog",), ("dog=2",)),
+        (("a cat", "a dog"), ("cat", "dogs"), ("cat=",), ()),
+        (("a cat", "a dog"), ("cats", "dogs"), (), ()),
+        (("a cat", "a dog"), None, (), ()),
+    ],
+)
+def test_blended_words_count_in_their_own_prompt(prompts, words, blend, reweight, read, tmp_path):
+    edit = Case("1", tmp_path, *prompts, "random", words, ()).edit("ddim")
+    assert (edit.blend, edit.reweight) == (blend, reweight)
+    masks = [one for one in edit.chain(read) if isinstance(one, LocalBlend)]
+    assert [(one.source_words, one.edited_words) for one in masks] == [
+        tuple((word,) if word else () for word in pair.split("=")) for pair in blend
+    ]
 
 
 def test_a_region_counts_runs_over_rows_and_the_border(tmp_path):
@@ -154,7 +175,8 @@ def test_lpips_and_structure_distance(measures):
 
 def test_clip_similarity(networks, offline):
     torch.manual_seed(1)
-    measures = Measures(clip=_load_clip(""))  # the architecture without its weights
+    model, _, prepare = open_clip.create_model_and_transforms(CLIP_KIND, pretrained=None)
+    measures = Measures(clip=(model.eval(), prepare, open_clip.get_tokenizer(CLIP_KIND)))
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     region = np.zeros((32, 32), bool)
@@ -226,7 +248,7 @@ def test_a_run_goes_on_where_it_was_stopped(data, measures, tmp_path, monkeypatc
         run_pie(Plan(data, tmp_path, ["direct"], steps=5), workers_of(1, None), plain)
 
 
-def test_wrong_data(data, tmp_path):
+def test_wrong_data(data, tmp_path, offline):
     with pytest.raises(ValueError, match="Expected PIE-Bench in"):
         read_cases(tmp_path)
     with pytest.raises(ValueError, match=r"Expected methods out of ddim.*got best"):
@@ -235,7 +257,7 @@ def test_wrong_data(data, tmp_path):
     keys = list(mapping)
     mapping[keys[0]]["editing_type_id"] = "10"
     mapping[keys[1]]["image_path"] = "none.jpg"
-    mapping[keys[2]]["mask"] = [1]
+    mapping[keys[2]]["mask"] = [128 * 128, 1]
     del mapping[keys[3]]["blended_word"]
     (tmp_path / "mapping_file.json").write_text(json.dumps(mapping))
     (tmp_path / "annotation_images").symlink_to(data / "annotation_images")
@@ -244,4 +266,26 @@ def test_wrong_data(data, tmp_path):
     said = str(raised.value).splitlines()
     assert len(said) == 4
     assert all(key in line for key, line in zip(keys, said, strict=False))
-    assert pie_run.METHODS.keys() >= {"ddim", "null-text", "negative-prompt", "direct"}
+    with pytest.raises(ValueError, match="each once"):
+        Plan(data, tmp_path, ["direct", "direct"])
+    for dino, said in ((str(tmp_path / "none.pth"), "Expected a model of timm"),
+                       (str(tmp_path / "mapping_file.json"), "cannot be loaded")):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            Measures.load(dino)
+    with pytest.raises(ValueError, match="or one of openai"):
+        Measures.load(clip="none", dino=DINO)
+
+
+def test_a_picture_that_was_made_anew_is_measured_anew(data, tmp_path):
+    plan = Plan(data, tmp_path, ["direct"], steps=2, limit=1)
+    networks = ("clip", "lpips", "structure")
+    plain = Measures(left_out={name: "" for name in COLUMNS if name.startswith(networks)})
+    first, _ = run_pie(plan, workers_of(1, None), plain, quiet=True)
+    shutil.rmtree(tmp_path / "direct")
+    _, summary = run_pie(plan, workers_of(1, None), plain, quiet=True)
+    assert len(summary.done) == 1
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 2
+    again, summary = run_pie(plan, workers_of(1, None), plain, quiet=True)
+    assert len(summary.before) == 1
+    assert again["methods"] == first["methods"]
+    assert again["kinds"][0]["kind"] == "all"

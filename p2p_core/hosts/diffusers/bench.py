@@ -20,11 +20,12 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ...controller import plan
+from ...calls import joined, row_edits
+from ...controller import Chain, Rows, plan
 from ...demo.meter import compare, peak_memory
 from ...edits import SelfInjection, WordSwap
 from ...schedules import Schedule, Window
-from .attention import Call, Processor
+from .attention import Call, Processor, cross_attention_sides
 from .demo import clip_tokenizer
 from .pipeline import Model
 from .sampling import Settings, sample
@@ -95,14 +96,12 @@ class Bench:
 
     def ours(self) -> Work:
         """Source and edit, attention injected all through, by `sampling.sample`."""
-        reach = min(1.0, REPLACED**0.5 / self.side)
-        injection = SelfInjection(Window(), reach)
-        swap = WordSwap("circle", "star", schedule=Schedule(), self_injection=injection)
+        chain = self._chain()
         blank, noise = torch.zeros(1, 4, self.side, self.side), self.noise()
 
         def work() -> Tensor:
             settings = Settings(self.steps, 7.5, scheduler=self._scheduler())
-            made = sample(self.model, PROMPT, [(swap,)], blank, settings, noise=noise, quiet=True)
+            made = sample(self.model, PROMPT, [chain], blank, settings, noise=noise, quiet=True)
             return torch.cat([made.source, made.edited]).cpu() * self.model.scale
 
         return work
@@ -138,7 +137,10 @@ class Bench:
         if spec is None or spec.loader is None or not path.is_file():
             raise ValueError(f"Expected diffusers' pipeline_prompt2prompt.py, got {path}.")
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except (ImportError, SyntaxError) as error:
+            raise ValueError(f"Expected diffusers' pipeline in {path}, but {error}.") from error
         kind = getattr(module, "Prompt2PromptPipeline", None)
         if kind is None:
             raise ValueError(f"Expected a Prompt2PromptPipeline in {path}, which has none.")
@@ -158,21 +160,35 @@ class Bench:
         return work
 
     def layer(self, explicit: bool) -> Work:
-        """The largest self-attention layer alone, as either makes it, source and edit with CFG."""
-        unet = self.model.pipeline.unet
-        attention = unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1
-        generator = torch.Generator().manual_seed(0)
-        pixels = torch.randn(4, self.side**2, attention.to_q.in_features, generator=generator)
-        pixels = pixels.to(self.model.device, self.model.dtype)
+        """The largest block's self- and cross-attention alone, as either makes them edited.
 
-        def work() -> Tensor:
-            processor: Any = Processor(Call())
-            if explicit:
-                processor = Explicit(Store(1), self._mapper(), False)
-            with torch.no_grad():
-                return processor(attention, pixels)
+        Of source and edit, with the rows of the negative prompt.
+        """
+        block = self.model.pipeline.unet.down_blocks[0].attentions[0].transformer_blocks[0]
+        rows = Rows(1, 1)
+        like = {"device": self.model.device, "dtype": self.model.dtype}
+        pixels = torch.randn(4, self.side**2, block.attn1.to_q.in_features, **like)
+        text = torch.randn(4, self.model.length, block.attn2.to_k.in_features, **like)
+        controller = plan(PROMPT, [self._chain()], self.model.read)
+        size = torch.Size((self.side, self.side))
 
-        return work
+        def ours() -> Tensor:
+            made = list(row_edits(controller, rows, 2, 0.5, self.model.length))
+            call = Call(
+                None,
+                None,
+                (),
+                (self.side, self.side),
+                cross_attention_sides(self.model.pipeline.unet),
+            )
+            call.cross, call.own = joined(made, 4, size, pixels.device)
+            return Processor(call)(block.attn1, pixels) + Processor(call)(block.attn2, pixels, text)
+
+        def theirs() -> Tensor:
+            own, cross = (Explicit(Store(2), self._mapper(), kind) for kind in (False, True))
+            return own(block.attn1, pixels) + cross(block.attn2, pixels, text)
+
+        return torch.no_grad()(theirs if explicit else ours)
 
     def _scheduler(self) -> Any:
         return DDIMScheduler.from_config(self.model.pipeline.scheduler.config)
@@ -193,10 +209,14 @@ class Bench:
             **more,
         ).images.cpu()
 
+    def _chain(self) -> Chain:
+        """The swap as the pipeline makes it, all through, in layers as small as there."""
+        injection = SelfInjection(Window(), min(1.0, REPLACED**0.5 / self.side))
+        return (WordSwap("circle", "star", schedule=Schedule(), self_injection=injection),)
+
     def _mapper(self) -> Tensor:
         """Which source token each edited token takes its map from: float[tokens tokens]."""
-        swap = WordSwap("circle", "star", schedule=Schedule())
-        controller = plan(PROMPT, [(swap,)], self.model.read)
+        controller = plan(PROMPT, [self._chain()], self.model.read)
         (moment,) = controller.at(0.5, self.model.length)
         return moment.pair.inject.to(self.model.device, self.model.dtype)
 
@@ -266,9 +286,9 @@ def _placed(model: Model) -> Model:
 def beside_peers(bench: Bench, repeats: int, pipeline: Path | None = None) -> dict[str, Any]:
     """Our swap's time and memory, peer = 1, and how far its latents are from the peer's.
 
-    Memory is the peak above the model's weights: of the whole run, and of its largest attention
-    layer alone. Beside explicit maps, the community pipeline if its file is given, and diffusers'
-    own pipeline without an edit.
+    Memory is the peak above the model's weights: of the whole run, and of the attention in its
+    largest block alone. Beside explicit maps, the community pipeline if its file is given, and
+    diffusers' own pipeline without an edit.
     """
     ours = bench.ours()
     peers = {"explicit_maps": bench.explicit(), "without_an_edit": bench.plain()}
