@@ -52,7 +52,7 @@ def processor_seconds(pid: int) -> float:
 def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(cluster, tmp_path):
     if cluster:
         pytest.importorskip("ray", reason="needs the ray extra: pip install .[ray]")
-    todo = jobs(tmp_path, 8, steps=30)
+    todo = jobs(tmp_path, 5, steps=30)
 
     def kill() -> None:
         """The worker of the first case, once that is done and it is at another."""
@@ -79,7 +79,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(cluster
     assert len({one["worker"] for one in attempts} - {0}) == 3
     assert not list(tmp_path.glob("*.part"))
     again = run(todo, tmp_path, workers_of(2, cluster), quiet=True)
-    assert (len(again.done), len(again.before)) == (0, 8)
+    assert (len(again.done), len(again.before)) == (0, 5)
     assert len(log(tmp_path)) == len(attempts)
 
 

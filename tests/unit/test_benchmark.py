@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from p2p_core.demo.benchmark import Book, Plan, means
 from p2p_core.demo.cases import KINDS, cases
 from p2p_core.demo.measures import ssim, structure_distance
 from p2p_core.demo.scenes import SIZE, render
@@ -43,22 +42,3 @@ def test_measures_of_the_same_and_of_other_pictures():
     assert structure_distance(a, a) == 0
     shade = (a * 0.8).astype(np.uint8)
     assert structure_distance(a, shade) < 0.02 < structure_distance(a, c)
-
-
-def test_means():
-    rows = [{"case": 0, "x": 1.0, "y": 2.0}, {"case": 1, "x": 3.0}]
-    assert means(rows) == {"x": 2.0, "y": 2.0}
-
-
-def test_a_book_goes_on_where_it_was_cut_short(tmp_path):
-    plan = Plan("here")
-    book = Book.open(tmp_path, plan)
-    book.write({"case": 0, "method": "a"})
-    with (tmp_path / "results.jsonl").open("a") as file:
-        file.write('{"case": 1, "meth')
-    again = Book.open(tmp_path, plan)
-    assert again.rows() == [{"case": 0, "method": "a"}]
-    again.write({"case": 1, "method": "a"})
-    assert [row["case"] for row in again.rows()] == [0, 1]
-    with pytest.raises(ValueError, match="Choose another folder"):
-        Book.open(tmp_path, Plan("there"))
