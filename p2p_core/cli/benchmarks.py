@@ -108,6 +108,7 @@ def peers(
     pipeline: Annotated[Path | None, typer.Option(help="diffusers' pipeline_prompt2prompt.py.")] = (
         None
     ),
+    pixels: Annotated[int | None, typer.Option(min=128, help="Side of SD1.5's images.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Pairs of runs to take the median of.")] = 9,
 ) -> None:
     """Time and memory of a word swap, beside the same by explicit attention maps.
@@ -117,9 +118,10 @@ def peers(
     require_diffusers()
     from ..hosts.diffusers.bench import Bench, beside_peers
 
+    sd15 = Bench.sd15(None if pixels is None else pixels // 8)
     report = {
         name: beside_peers(made, repeats, pipeline)
-        for name, made in (("demo", Bench.demo()), ("sd15", Bench.sd15()))
+        for name, made in (("demo", Bench.demo()), ("sd15", sd15))
     }
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
 

@@ -84,7 +84,8 @@ class Summary:
     """Of all workers together, on cases."""
 
     def complaints(self) -> list[str]:
-        return [f"{job.name} ({job.place}): {error}" for job, error in self.failed]
+        places = {job.name: f" ({job.place})" if job.place else "" for job, _ in self.failed}
+        return [f"{job.name}{places[job.name]}: {error}" for job, error in self.failed]
 
     def told(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -22,21 +22,18 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ...calls import joined, row_edits
 from ...controller import Chain, Rows, plan
-from ...demo.meter import compare, peak_memory
+from ...demo.meter import compare
 from ...edits import SelfInjection, WordSwap
 from ...schedules import Schedule, Window
 from .attention import Call, Processor, cross_attention_sides
 from .demo import clip_tokenizer
+from .explicit import REPLACED, Explicit, Store
 from .pipeline import Model
 from .sampling import Settings, sample
 
 Work = Callable[[], Tensor]
 
 PROMPT, EDITED = "a red circle on the grass", "a red star on the grass"
-STORED = 32**2
-"""Pixels of the largest layers whose maps the pipeline stores."""
-REPLACED = 16**2
-"""Pixels of the largest layers whose self-attention the pipeline replaces."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,11 @@ class Bench:
         return cls(_placed(made), 16, 10)
 
     @classmethod
-    def sd15(cls) -> Bench:
-        """SD1.5's architecture with random weights: 512×512 on an accelerator, else 256×256."""
+    def sd15(cls, side: int | None = None) -> Bench:
+        """SD1.5's architecture with random weights: 512×512 on an accelerator, else 256×256.
+
+        Or of latents of another `side`.
+        """
         accelerator = torch.cuda.is_available()
         torch.manual_seed(0)
         unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64)
@@ -88,7 +88,8 @@ class Bench:
         )
         if accelerator:
             pipeline.to(torch.float16)
-        return cls(_placed(Model(pipeline)), *((64, 50) if accelerator else (32, 2)))
+        made = _placed(Model(pipeline))
+        return cls(made, side or (64 if accelerator else 32), 50 if accelerator else 2)
 
     def noise(self) -> Tensor:
         generator = torch.Generator().manual_seed(0)
@@ -221,62 +222,6 @@ class Bench:
         return moment.pair.inject.to(self.model.device, self.model.dtype)
 
 
-class Store:
-    """Maps of a step, and their sums over the steps, as the pipeline keeps them."""
-
-    def __init__(self, layers: int) -> None:
-        self.layers = layers
-        self.seen = 0
-        self.step: list[Tensor] = []
-        self.total: list[Tensor] = []
-
-    def take(self, maps: Tensor) -> None:
-        if maps.shape[1] <= STORED:
-            self.step.append(maps)
-
-    def after_layer(self) -> None:
-        self.seen += 1
-        if self.seen % self.layers:
-            return
-        if self.total:
-            for total, maps in zip(self.total, self.step, strict=True):
-                total += maps
-        else:
-            self.total = self.step
-        self.step = []
-
-
-class Explicit:
-    """An attention layer that makes its maps and gives the edited row the source's."""
-
-    def __init__(self, store: Store, mapper: Tensor, cross: bool) -> None:
-        self.store, self.mapper, self.cross = store, mapper, cross
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = (
-            attn.head_to_batch_dim(part)
-            for part in (attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text))
-        )
-        maps = attn.get_attention_scores(q, k, attention_mask)
-        conditional = maps[len(maps) // 2 :]
-        self.store.take(conditional)
-        source, edited = conditional.chunk(2)
-        if self.cross:
-            edited.copy_(source @ self.mapper)
-        elif maps.shape[1] <= REPLACED:
-            edited.copy_(source)
-        self.store.after_layer()
-        output = attn.batch_to_head_dim(torch.bmm(maps, v))
-        return attn.to_out[1](attn.to_out[0](output))
-
-
 def _placed(model: Model) -> Model:
     if torch.cuda.is_available():
         model.pipeline.to("cuda")
@@ -294,14 +239,14 @@ def beside_peers(bench: Bench, repeats: int, pipeline: Path | None = None) -> di
     peers = {"explicit_maps": bench.explicit(), "without_an_edit": bench.plain()}
     if pipeline is not None:
         peers["community_pipeline"] = bench.community(pipeline)
-    attention = peak_memory(bench.layer(False)) / peak_memory(bench.layer(True))
+    attention = compare("attention alone", bench.layer(False), bench.layer(True), repeats)
     report: dict[str, Any] = {
         "pixels": bench.side * 8,
         "steps": bench.steps,
         "device": torch.cuda.get_device_name()
         if torch.cuda.is_available()
         else f"CPU, {torch.get_num_threads()} threads",
-        "attention_memory_ratio": attention,
+        "attention": asdict(attention),
     }
     for name, peer in peers.items():
         report[name] = asdict(compare(name, ours, peer, repeats))
