@@ -61,7 +61,7 @@ def measure(lab: Lab, book: Book, count: int, seed: int) -> None:
         made = work()
         row = {"case": n, "kind": case.kind, "method": name}
         row |= {"seconds": time.perf_counter() - start}
-        if n == 0:
+        if n == 0 and not METHODS[name].reference:
             row["peak_memory_mib"] = peak_memory(work) / 2**20
         if n < len(KINDS):
             path = _picture(book, n, name)

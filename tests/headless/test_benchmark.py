@@ -15,7 +15,7 @@ from p2p_core.demo.methods import METHODS
 from p2p_core.evaluation.book import Book
 from p2p_core.hosts.diffusers.fidelity import DiffusersLab
 
-PLAN = Plan("diffusers", steps=4)
+PLAN = Plan("diffusers", steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,14 @@ def test_a_run_that_is_stopped_goes_on_and_counts_nothing_twice(lab, tmp_path, m
 
 def test_every_method_and_every_figure(lab, tmp_path):
     book = Book.open(tmp_path, asdict(PLAN))
-    measure(lab, book, 2, PLAN.seed)
+    measure(lab, book, 1, PLAN.seed)
     summary = report(book, PLAN)
     assert summary == json.loads((tmp_path / "report.json").read_text())
     assert set(summary["methods"]) == set(METHODS)
     for name, method in METHODS.items():
         figures = summary["methods"][name]
         assert ("reconstruction_psnr" in figures) == method.controlled
-        assert figures["peak_memory_mib"] > 0
+        assert method.reference or figures["peak_memory_mib"] > 0
         assert 0 < figures["background_ssim"] <= 1
     direct, ddim = (summary["methods"][name] for name in ("direct", "ddim"))
     assert abs(direct["reconstruction_psnr"] - summary["vae_round_trip_psnr"]) < 0.1
@@ -66,7 +66,7 @@ def test_every_method_and_every_figure(lab, tmp_path):
     with (tmp_path / "report.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {(row["method"], row["kind"]) for row in rows} == {
-        (name, kind) for name in METHODS for kind in ("all", *KINDS[:2])
+        (name, kind) for name in METHODS for kind in ("all", KINDS[0])
     }
     assert (tmp_path / "report.md").read_text().startswith("| method | kind |")
     assert (tmp_path / "sheet.png").exists()
