@@ -92,3 +92,8 @@ def per_row(images: Tensor | None, rows: int, name: str) -> list[Tensor | None]:
             "Connect the decoded images of the run that is looked at."
         )
     return list(images[..., :3])
+
+
+def to_bytes(picture: Tensor) -> np.ndarray:
+    """A picture in 0–1 as uint8, of the same shape."""
+    return (picture * 255).round().byte().numpy()

@@ -153,11 +153,11 @@ def batch(
     Its columns are the options of `p2p edit`, caption or source being the one that must be there,
     and name, the folder that pictures go to. What is done already is not done again.
     """
+    require_diffusers()
     from ..jobs.engine import run, workers_of
     from ..jobs.manifest import read_manifest
 
-    require_diffusers()
-    jobs = read_manifest(manifest, out, found_model(model), half)
+    jobs = read_manifest(manifest, out, model, half)
     with interruptible():
         summary = run(jobs, out, workers_of(workers, ray), retries, quiet=as_json)
     if as_json:
@@ -166,11 +166,6 @@ def batch(
         sys.stdout.write(f"{summary}\n")
     if summary.failed:
         raise ValueError("\n".join(summary.complaints()))
-
-
-def found_model(model: str) -> str:
-    """The same from every folder, as workers may be in another: a path as a whole one."""
-    return str(Path(model).resolve()) if Path(model).exists() else model
 
 
 def _studio(model: str, half: bool, quiet: bool) -> Studio:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..evaluation.pie import CLIP, DINO
 from . import options as given
 from .needs import interruptible, require_diffusers
 
@@ -56,12 +57,8 @@ def pie(
     steps: given.Steps = 50,
     cfg: Annotated[float, typer.Option(help="Guidance.")] = 7.5,
     cases: Annotated[int | None, typer.Option(min=1, help="How many; else all.")] = None,
-    dino: Annotated[str, typer.Option(help="DINO ViT-B/8 of timm, a name or a file.")] = (
-        "vit_base_patch8_224.dino"
-    ),
-    clip: Annotated[str, typer.Option(help="CLIP ViT-L/14 of open_clip, a name or a file.")] = (
-        "openai"
-    ),
+    dino: Annotated[str, typer.Option(help="DINO ViT-B/8 of timm, a name or a file.")] = DINO,
+    clip: Annotated[str, typer.Option(help="CLIP ViT-L/14 of open_clip, a name or a file.")] = CLIP,
     workers: given.Workers = 1,
     ray: given.Cluster = None,
     retries: given.Retries = 2,
@@ -78,7 +75,7 @@ def pie(
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     plan = Plan(data, out, names, model, half, steps, cfg, cases, (dino, clip))
-    plan.open()
+    _ = plan.opened  # wrong data is refused before networks are loaded
     measures = Measures.load(dino, clip)
     for name, why in measures.left_out.items():
         sys.stderr.write(f"{name} is left out: {why}\n")

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..controller import Chain
-from ..drawing import draw
+from ..attention_maps import Seen
+from ..drawing import draw, to_bytes
 from ..edits import Refine, Reweight, SelfInjection, WordSwap
-from ..hosts.diffusers.attention import cross_attention_sides
 from ..hosts.diffusers.pipeline import Model
 from ..hosts.diffusers.sampling import Settings, sample
-from ..local_blend import LocalBlend, chosen_side
+from ..hosts.diffusers.viewing import sample_and_look
+from ..local_blend import LocalBlend
 from ..notation import parse_factors, parse_windows, parse_words
 from ..schedules import Schedule, Window
-from ..viewing import Viewing
 from .studio import Link
 
 STEPS, CFG = 30, 3.0
@@ -42,31 +41,24 @@ class HeadlessStudio:
         """As every `Photographer`."""
         latent = torch.zeros(seeds, 4, 16, 16)
         edits = [tuple(edit_of(link) for link in chain) for chain in chains]
-        views: list[Viewing] = []
-
-        def look(controller: Any, rows: Any) -> list[Any]:
-            if maps is None:
-                return []
-            sides = cross_attention_sides(self.model.pipeline.unet)
-            side = chosen_side(sides, latent.shape[-1], None)
-            views.append(Viewing.of(controller, rows, parse_words(maps), side))
-            return [views[0].maps]
-
-        def run(chains: Sequence[Chain], **more: Any) -> Any:
-            settings = Settings(STEPS, CFG, seed=seed)
-            return sample(self.model, text, chains, latent, settings, quiet=True, **more)
-
-        result = run(edits, maps=look)
+        rest = {"settings": Settings(STEPS, CFG, seed=seed), "quiet": True}
+        seen: list[Seen] = []
+        if maps is None:
+            result = sample(self.model, text, edits, latent, **rest)
+        else:
+            words = parse_words(maps)
+            result, seen = sample_and_look(self.model, text, edits, latent, words, **rest)
         pictures = self.model.to_pictures(torch.cat([result.source, result.edited]))
         shot = {"source": list(pictures[:seeds]), "p2p": list(pictures[seeds:])}
         if reprompt:
             kept = [link for link in chains[-1] if link[0] != "P2P_LocalBlend"]
-            free = run([tuple(edit_of(link, free=True) for link in kept)])
+            chain = tuple(edit_of(link, free=True) for link in kept)
+            free = sample(self.model, text, [chain], latent, **rest)
             shot["reprompt"] = list(self.model.to_pictures(free.edited))
-        if views:
+        if seen:
             shown = [torch.from_numpy(picture / 255).float() for picture in pictures]
-            heatmaps = draw(views[0].seen(Window()), shown).heatmaps
-            shot["maps"] = [(one.numpy() * 255).round().astype(np.uint8) for one in heatmaps]
+            heatmaps = draw(seen, shown).heatmaps
+            shot["maps"] = [to_bytes(one) for one in heatmaps]
         return shot
 
 

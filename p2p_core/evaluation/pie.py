@@ -47,6 +47,9 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 }
 """Inversions with Prompt-to-Prompt: the published table's four, and others."""
 
+DINO, CLIP = "vit_base_patch8_224.dino", "openai"
+"""The measures' networks, as timm and open_clip name their weights."""
+
 AMPLIFIED = 2.0
 """What the published runs multiply the blended word of the edited prompt with."""
 

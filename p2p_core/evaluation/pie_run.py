@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from tqdm import tqdm
 from ..demo.metrics import psnr
 from ..jobs.engine import Staff, Summary, run
 from ..jobs.files import read_photograph, write_whole
-from ..jobs.manifest import Job
+from ..jobs.job import Job, model_from_anywhere
 from .book import Book, means
-from .pie import KINDS, METHODS, Case, read_cases
-from .published import CLIP, COLUMNS, DINO, Measures
+from .pie import CLIP, DINO, KINDS, METHODS, Case, read_cases
+from .published import COLUMNS, Measures
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Plan:
                 f"Expected methods out of {', '.join(METHODS)}, got {', '.join(unknown)}."
             )
 
-    def open(self) -> tuple[Book, list[tuple[Case, Job]]]:
+    @cached_property
+    def opened(self) -> tuple[Book, list[tuple[Case, Job]]]:
         """The book, and every case by every method as a job.
 
         Raises `ValueError` as `read_cases` does, and for a book of other settings or data.
@@ -58,9 +60,9 @@ class Plan:
         settings = {"steps": self.steps, "cfg": self.cfg}
         about = {"model": self.model, "half": self.half, **settings, "data": mapping[:16]}
         about |= {"networks": list(self.networks)}
-        out = self.out.resolve()
+        out, model = self.out.resolve(), model_from_anywhere(self.model)
         jobs = [
-            (case, Job(name, case.edit(method, **settings), out / name, self.model, self.half))
+            (case, Job(name, case.edit(method, **settings), out / name, model, self.half))
             for method in self.methods
             for case in cases
             for name in [f"{method}/{case.key}"]
@@ -75,7 +77,7 @@ def run_pie(
 
     Returns the report, and what became of the edits.
     """
-    book, jobs = plan.open()
+    book, jobs = plan.opened
     summary = run([job for _, job in jobs], plan.out, staff, retries, quiet)
     _measure(book, jobs, measures, quiet)
     wanted = {(case.key, _method(job)) for case, job in jobs}

@@ -27,6 +27,9 @@ from torchmetrics.functional.image import (
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from torchvision.transforms.functional import normalize, resize
 
+from .outputs import outputs_of
+from .pie import CLIP, DINO
+
 COLUMNS: Mapping[str, float] = {
     "structure_distance": 1e3,
     "psnr_unedit_part": 1.0,
@@ -39,7 +42,6 @@ COLUMNS: Mapping[str, float] = {
 }
 """Measures by their published names, and what the table multiplies them with."""
 
-DINO, CLIP = "vit_base_patch8_224.dino", "openai"
 CLIP_KIND = "ViT-L-14-quickgelu"
 """open_clip's name for CLIP ViT-L/14 as OpenAI trained it."""
 DINO_SIDE, DINO_MOST = 224, 480
@@ -130,14 +132,10 @@ class Measures:
             pixels = torch.from_numpy(picture).permute(2, 0, 1).float()
             pixels = resize(pixels, [DINO_SIDE], max_size=DINO_MOST, antialias=False)
             pixels = normalize(pixels, MEAN, DEVIATION)
-            seen: list[Tensor] = []
             layer = self.dino.blocks[11].attn.qkv
-            hook = layer.register_forward_hook(lambda *call: seen.append(call[2][0]))
-            try:
-                self.dino(pixels[None].to(layer.weight.device))
-            finally:
-                hook.remove()
-            _, keys, _ = seen[0].chunk(3, dim=1)
+            pixels = pixels[None].to(layer.weight.device)
+            (output,) = outputs_of([layer], lambda: self.dino(pixels))
+            _, keys, _ = output.chunk(3, dim=1)
             units = F.normalize(keys, dim=1)
             return units @ units.T
 

@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 from .edit import Edit
-from .engine import run, workers_of
-from .manifest import Job
+from .engine import LOG, run, workers_of
+from .job import Job
 
 
 def throughput(folder: Path, workers: int, cases: int, ray: str | None = None) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _timed(folder: Path, count: int, cases: int, ray: str | None) -> dict[str, f
     summary = run(jobs, folder, workers_of(count, ray))
     if summary.failed or summary.retries:
         raise RuntimeError(f"Expected every case to be done at once, got {summary}.")
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     by_worker = [
         sorted((one["begun"], one["begun"] + one["seconds"]) for one in log if one["worker"] == pid)
         for pid in {one["worker"] for one in log}

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from .engine import Outcome
-from .manifest import Job
+from .job import Job
 from .worker import carry_out
 
 LOCAL = "local"

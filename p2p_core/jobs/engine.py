@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from .files import PART, append_line
-from .manifest import Job
+from .job import Job
 
 LOG = "log.jsonl"
 

@@ -11,7 +11,7 @@ from typing import Any
 from pebble import ProcessPool
 
 from .engine import Outcome
-from .manifest import Job
+from .job import Job
 from .worker import begin, carry_out
 
 

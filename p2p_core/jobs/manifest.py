@@ -13,12 +13,13 @@ import io
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .edit import Edit
 from .files import PART, read_parameters, size_of_photograph
+from .job import Job, model_from_anywhere
 
 NAMES = {"caption": "source"}
 LONGEST_NAME = 200
@@ -26,42 +27,12 @@ LONGEST_NAME = 200
 TYPES: Mapping[str, Any] = get_type_hints(Edit)
 
 
-@dataclass(frozen=True)
-class Job:
-    """An edit to be carried out with a model, and the folder where its pictures are to be."""
-
-    name: str
-    edit: Edit
-    folder: Path
-    model: str = "demo"
-    half: bool = False
-    place: str = ""
-    """Where it was asked for, for who asked."""
-
-    @property
-    def command(self) -> str:
-        """The command that makes the pictures."""
-        return self.edit.command(self.model, self.half)
-
-    @property
-    def picture(self) -> Path:
-        return self.folder / "edited.png"
-
-    def is_done(self) -> bool:
-        """Whether its pictures are there, made by its command of the files as they are."""
-        if read_parameters(self.picture).get("command") != self.command:
-            return False
-        given = [Path(one) for one in (self.edit.image, self.edit.inversion_file) if one]
-        made = self.picture.stat().st_mtime_ns
-        return all(one.exists() and one.stat().st_mtime_ns < made for one in given)
-
-
 def read_manifest(path: Path, out: Path, model: str, half: bool) -> list[Job]:
     """The manifest's cases; images are looked for beside it.
 
     Raises `ValueError` naming the line of every row that cannot be carried out.
     """
-    out, beside = out.resolve(), path.resolve().parent
+    out, beside, model = out.resolve(), path.resolve().parent, model_from_anywhere(model)
     jobs: list[Job] = []
     wrong: list[str] = []
     taken: dict[str, int] = {}

@@ -13,17 +13,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..controller import Chain, plan
-from ..drawing import draw
-from ..hosts.diffusers.attention import cross_attention_sides
+from ..drawing import draw, to_bytes
 from ..hosts.diffusers.inverting import invert
 from ..hosts.diffusers.pipeline import Model
 from ..hosts.diffusers.sampling import Result, Settings, sample
+from ..hosts.diffusers.viewing import sample_and_look
 from ..inversion.methods import Options
 from ..inversion.record import Inversion
-from ..local_blend import chosen_side
 from ..notation import parse_words
-from ..schedules import Window
-from ..viewing import Viewing
 from .edit import Edit, Sampling
 from .files import Pictures, read_photograph
 
@@ -91,7 +88,7 @@ class Studio:
             "edited": self.model.to_pictures(result.edited)[0],
         }
         if edit.blend:
-            pictures["mask"] = _bytes(result.masks[0])
+            pictures["mask"] = to_bytes(result.masks[0])
         return pictures, {
             **edit.parameters(),
             **self._told(settings),
@@ -107,24 +104,18 @@ class Studio:
         Raises `ValueError` for words that are not there.
         """
         latent = self._blank(how)
-        sides = cross_attention_sides(self.model.pipeline.unet)
-        chosen = chosen_side(sides, min(latent.shape[-2:]), side)
-        views: list[Viewing] = []
-
-        def look(controller: Any, rows: Any) -> list[Any]:
-            views.append(Viewing.of(controller, rows, parse_words(words), chosen))
-            return [views[0].maps]
-
-        result = self._sample(source, [], latent, how, maps=look)
+        rest = {"settings": self._settings(how), "negative": how.negative, "quiet": self.quiet}
+        result, seen = sample_and_look(
+            self.model, source, [], latent, parse_words(words), side, **rest
+        )
         picture = self.model.to_pictures(result.source)[0]
-        seen = views[0].seen(Window())
         drawings = draw(seen, [torch.from_numpy(picture / 255).float()])
         pictures = {"source": picture}
         for number, (one, heatmap, steps) in enumerate(
             zip(seen, drawings.heatmaps, drawings.steps, strict=True), 1
         ):
             name = f"{number:02}_{''.join(c for c in one.word if c.isalnum())}"
-            pictures |= {name: _bytes(heatmap), f"{name}_steps": _bytes(steps)}
+            pictures |= {name: to_bytes(heatmap), f"{name}_steps": to_bytes(steps)}
         about = {"source": source, "words": [one.word for one in seen]}
         return pictures, {**asdict(how), **self._told(self._settings(how)), **about}
 
@@ -196,7 +187,3 @@ def _watcher(bar: Any) -> Callable[[Any], None]:
         bar.update(0)
 
     return watch
-
-
-def _bytes(picture: torch.Tensor) -> np.ndarray:
-    return (picture.numpy() * 255).round().astype(np.uint8)

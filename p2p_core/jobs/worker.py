@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .engine import Outcome
 from .files import write_folder
-from .manifest import Job
+from .job import Job
 
 if TYPE_CHECKING:
     from .studio import Studio

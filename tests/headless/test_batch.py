@@ -20,7 +20,8 @@ from PIL import Image
 from p2p_core.jobs.edit import Edit
 from p2p_core.jobs.engine import run, workers_of
 from p2p_core.jobs.files import read_parameters
-from p2p_core.jobs.manifest import Job, read_manifest
+from p2p_core.jobs.job import Job
+from p2p_core.jobs.manifest import read_manifest
 
 SOURCE = "a red circle on the grass"
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...demo.cases import Case
 from ...demo.methods import Made, Method
+from ...evaluation.outputs import outputs_of
 from .conditioning import build_controller
 from .demo import DemoPipeline
 from .inverting import invert_latent
@@ -39,19 +40,8 @@ class ComfyLab:
 
     @torch.inference_mode()
     def features(self, picture: np.ndarray) -> list[Tensor]:
-        seen: list[Tensor] = []
-
-        def look(module: Any, given: Any, output: Tensor) -> None:
-            seen.append(output[0])
-
         levels = self.pipeline.vae.first_stage_model.encoder.down
-        hooks = [level.block[-1].register_forward_hook(look) for level in levels]
-        try:
-            self._encode(picture)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return seen
+        return outputs_of([level.block[-1] for level in levels], lambda: self._encode(picture))
 
     @torch.inference_mode()
     def make(self, method: Method, picture: np.ndarray, case: Case) -> Made:

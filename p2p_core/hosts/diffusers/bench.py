@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -26,7 +26,7 @@ from ...demo.meter import compare
 from ...edits import SelfInjection, WordSwap
 from ...schedules import Schedule, Window
 from .attention import Call, Processor, cross_attention_sides
-from .demo import clip_tokenizer
+from .demo import assembled
 from .explicit import REPLACED, Explicit, Store
 from .pipeline import Model
 from .sampling import Settings, sample
@@ -70,22 +70,7 @@ class Bench:
                 pad_token_id=49407,
             )
         )
-        pipeline = StableDiffusionPipeline(
-            vae=AutoencoderKL(latent_channels=4),
-            text_encoder=text.eval(),
-            tokenizer=clip_tokenizer(),
-            unet=unet.eval(),
-            scheduler=DDIMScheduler(
-                beta_start=0.00085,
-                beta_end=0.012,
-                beta_schedule="scaled_linear",
-                clip_sample=False,
-                steps_offset=1,
-            ),  # pyright: ignore[reportArgumentType]
-            safety_checker=None,  # pyright: ignore[reportArgumentType]
-            feature_extractor=None,  # pyright: ignore[reportArgumentType]
-            requires_safety_checker=False,
-        )
+        pipeline = assembled(unet, AutoencoderKL(latent_channels=4), text, "epsilon")
         if accelerator:
             pipeline.to(torch.float16)
         made = _placed(Model(pipeline))

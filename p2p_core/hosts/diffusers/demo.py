@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from open_clip.tokenizer import SimpleTokenizer
@@ -25,14 +26,18 @@ def load_demo(path: Path = WEIGHTS) -> StableDiffusionPipeline:
     unet, autoencoder = build_unet(), build_autoencoder()
     text = build_text_encoder(CONFIG["text"]["vocabulary"])
     fill(path, unet, autoencoder, text)
-    # as SD1.x's, but for what it predicts
+    return assembled(unet, autoencoder, text, "v_prediction")
+
+
+def assembled(unet: Any, autoencoder: Any, text: Any, prediction: str) -> StableDiffusionPipeline:
+    """The parts as a pipeline with SD1.x's noise schedule and tokenizer."""
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         clip_sample=False,
         steps_offset=1,
-        prediction_type="v_prediction",
+        prediction_type=prediction,  # pyright: ignore[reportArgumentType]
     )
     return StableDiffusionPipeline(
         vae=autoencoder.eval(),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...demo.cases import Case
 from ...demo.methods import Made, Method
+from ...evaluation.outputs import outputs_of
 from .inverting import invert
 from .pipeline import Model
 from .sampling import Settings, sample
@@ -33,19 +34,10 @@ class DiffusersLab:
         return self.model.to_pictures(self.model.to_latent(picture[None]))[0]
 
     def features(self, picture: np.ndarray) -> list[Tensor]:
-        seen: list[Tensor] = []
-
-        def look(module: Any, given: Any, output: Tensor) -> None:
-            seen.append(output[0])
-
         levels = self.model.pipeline.vae.encoder.down_blocks
-        hooks = [level.resnets[-1].register_forward_hook(look) for level in levels]
-        try:
-            self.model.to_latent(picture[None])
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return seen
+        return outputs_of(
+            [level.resnets[-1] for level in levels], lambda: self.model.to_latent(picture[None])
+        )
 
     def make(self, method: Method, picture: np.ndarray, case: Case) -> Made:
         self.evaluations, optimising = 0, 0
