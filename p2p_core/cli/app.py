@@ -49,6 +49,7 @@ def edit(
     cfg: given.Cfg = None,
     seed: given.Seed = 0,
     sampler: given.Sampler = "euler",
+    scheduler: given.Scheduler = "normal",
     negative: given.Negative = "",
     denoise: given.Denoise = 1.0,
     size: given.Size = None,
@@ -57,6 +58,7 @@ def edit(
     cross_replace_end: given.CrossEnd = 0.8,
     self_replace_end: given.SelfEnd = 0.4,
     self_replace_reach: given.SelfReach = 1.0,
+    infedit: given.InfEdit = False,
     as_json: given.AsJson = False,
 ) -> None:
     """Make an image and its edit, or edit a photograph."""
@@ -74,6 +76,7 @@ def edit(
         cfg=cfg,
         seed=seed,
         sampler=sampler,
+        scheduler=scheduler,
         negative=negative,
         denoise=denoise,
         size=size,
@@ -82,6 +85,7 @@ def edit(
         cross_replace_end=cross_replace_end,
         self_replace_end=self_replace_end,
         self_replace_reach=self_replace_reach,
+        infedit=infedit,
     )
     pictures, parameters = _studio(model, half, as_json).edit(wanted)
     _tell(write_pictures(out, pictures, parameters), parameters, as_json)
@@ -99,12 +103,21 @@ def maps(
     cfg: given.Cfg = None,
     seed: given.Seed = 0,
     sampler: given.Sampler = "euler",
+    scheduler: given.Scheduler = "normal",
     negative: given.Negative = "",
     size: given.Size = None,
     as_json: given.AsJson = False,
 ) -> None:
     """Show where an image looks at the words of its prompt."""
-    how = Sampling(steps=steps, cfg=cfg, seed=seed, sampler=sampler, negative=negative, size=size)
+    how = Sampling(
+        steps=steps,
+        cfg=cfg,
+        seed=seed,
+        sampler=sampler,
+        scheduler=scheduler,
+        negative=negative,
+        size=size,
+    )
     pictures, parameters = _studio(model, half, as_json).maps(source, words, side, how)
     _tell(write_pictures(out, pictures, parameters), parameters, as_json)
 
@@ -120,6 +133,7 @@ def invert(
     steps: given.Steps = 50,
     cfg: given.Cfg = None,
     seed: given.Seed = 0,
+    scheduler: given.Scheduler = "normal",
     negative: given.Negative = "",
     denoise: given.Denoise = 1.0,
     size: given.Size = None,
@@ -127,7 +141,15 @@ def invert(
     as_json: given.AsJson = False,
 ) -> None:
     """Find how the model would have made a photograph, and keep it for `p2p edit`."""
-    how = Sampling(steps=steps, cfg=cfg, seed=seed, negative=negative, denoise=denoise, size=size)
+    how = Sampling(
+        steps=steps,
+        cfg=cfg,
+        seed=seed,
+        scheduler=scheduler,
+        negative=negative,
+        denoise=denoise,
+        size=size,
+    )
     options = Options(inversion, NullTexts(inner_steps))
     found, made = _studio(model, half, as_json).invert(image, source, options, how)
     pictures, parameters = made

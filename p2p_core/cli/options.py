@@ -16,6 +16,7 @@ Steps = Annotated[int, typer.Option(min=1, help="Sampling steps.")]
 Cfg = Annotated[float | None, typer.Option(help="Guidance; 7.5, for the demo model 3.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the noise.")]
 Sampler = Annotated[str, typer.Option(help="euler, euler_ancestral, ddim or dpmpp_2m.")]
+Scheduler = Annotated[str, typer.Option(help="Of the levels: normal or ddim_uniform.")]
 Negative = Annotated[str, typer.Option(help="What images should not show.")]
 Denoise = Annotated[float, typer.Option(help="How far towards noise to go with --image, 0 to 1.")]
 Size = Annotated[str | None, typer.Option(help="Such as 512x768; else the model's own.")]
@@ -37,6 +38,9 @@ CrossEnd = Annotated[float, typer.Option("--cross-replace-end", help="How long l
 SelfEnd = Annotated[float, typer.Option("--self-replace-end", help="How long outlines are held.")]
 SelfReach = Annotated[
     float, typer.Option("--self-replace-reach", help="Up to which layers, of the latent's side.")
+]
+InfEdit = Annotated[
+    bool, typer.Option("--infedit", help="By InfEdit instead, to compare: --image and --refine.")
 ]
 Workers = Annotated[int, typer.Option(min=1, help="How many, with a model each.")]
 Cluster = Annotated[

@@ -42,10 +42,22 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "edit-friendly": {
         "inversion": "edit-friendly",
         "sampler": "euler_ancestral",
+        "scheduler": "normal",
         "denoise": 0.7,
     },
+    "infedit": {
+        "infedit": True,
+        "reweight": (),
+        "cross_replace_end": 0.7,
+        "self_replace_end": 0.7,
+        "self_replace_reach": 1.0,
+        "scheduler": "normal",
+        "steps": 12,
+        "cfg": 2.3,
+    },
 }
-"""Inversions with Prompt-to-Prompt: the published table's four, and others."""
+"""The published table's rows, which are the first four, inversions with Prompt-to-Prompt, and the
+last; and others."""
 
 DINO, CLIP = "vit_base_patch8_224.dino", "openai"
 """The measures' networks, as timm and open_clip name their weights."""
@@ -95,18 +107,19 @@ class Case:
         before, after = self.blend or ("", "")
         before = before if _stands_in(before, self.prompt) else ""
         after = after if _stands_in(after, self.edited_prompt) else ""
-        return Edit(
-            source=self.prompt,
-            refine=self.edited_prompt,
-            inject_swapped=False,
-            reweight=(f"{after}={AMPLIFIED:g}",) if after else (),
-            blend=(f"{before}={after}",) if before or after else (),
-            image=str(self.image),
-            cross_replace_end=0.4,
-            self_replace_end=0.6,
-            self_replace_reach=0.5,
-            **{**settings, **METHODS[method]},
-        )
+        if method == "infedit":  # which blends by words of the edited prompt alone
+            before = ""
+        published: dict[str, Any] = {
+            "inject_swapped": False,
+            "reweight": (f"{after}={AMPLIFIED:g}",) if after else (),
+            "blend": (f"{before}={after}",) if before or after else (),
+            "cross_replace_end": 0.4,
+            "self_replace_end": 0.6,
+            "self_replace_reach": 0.5,
+            "scheduler": "ddim_uniform",
+        }
+        given = {"source": self.prompt, "refine": self.edited_prompt, "image": str(self.image)}
+        return Edit(**given, **{**published, **settings, **METHODS[method]})
 
 
 def _stands_in(word: str, prompt: str) -> bool:

@@ -20,7 +20,7 @@ from ..jobs.files import read_photograph, write_whole
 from ..jobs.job import Job, model_from_anywhere
 from .book import Book, means
 from .pie import CLIP, DINO, KINDS, METHODS, Case, read_cases
-from .published import COLUMNS, Measures
+from .published import COLUMNS, Measures, through_jpeg
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,10 @@ def _measure(book: Book, jobs: Sequence[tuple[Case, Job]], measures: Measures, q
         if done.issuperset(names):
             continue
         given = read_photograph(case.image)
+        source, edited = read_photograph(path.with_name("source.png")), read_photograph(path)
         picture, source, edited = (
             np.array(one.resize(given.size, Image.Resampling.LANCZOS))
-            for one in (given, read_photograph(path.with_name("source.png")), read_photograph(path))
+            for one in (given, source, through_jpeg(edited))
         )
         region = case.region(given.height, given.width)
         found = measures.take(picture, edited, region, case.prompt, case.edited_prompt)

@@ -13,12 +13,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
@@ -143,14 +145,19 @@ class Measures:
 
     def _clip_similarity(self, picture: np.ndarray, text: str) -> float:
         """100 × the cosine between a picture and a text, not below 0."""
-        from PIL import Image
-
         assert self.clip is not None
         model, prepare, tokenize = self.clip
         device = next(model.parameters()).device
         image = model.encode_image(prepare(Image.fromarray(picture))[None].to(device))
         words = model.encode_text(tokenize([text]).to(device))
         return float(100 * F.cosine_similarity(image, words).clamp(min=0))
+
+
+def through_jpeg(picture: Image.Image) -> Image.Image:
+    """An edited picture as the published ones were kept: JPEG, as Pillow writes it unasked."""
+    kept = BytesIO()
+    picture.save(kept, "JPEG")
+    return Image.open(kept).convert("RGB")
 
 
 def _pixels(picture: np.ndarray) -> Tensor:

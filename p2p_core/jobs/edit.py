@@ -30,6 +30,7 @@ class Sampling:
     """Guidance; None: what suits the model."""
     seed: int = 0
     sampler: str = "euler"
+    scheduler: str = "normal"
     negative: str = ""
     denoise: float = 1.0
     size: str | None = None
@@ -62,7 +63,7 @@ class Sampling:
         from ..hosts.diffusers.sampling import Settings
 
         cfg = guidance if self.cfg is None else self.cfg
-        return Settings(self.steps, cfg, self.sampler, self.denoise, self.seed)
+        return Settings(self.steps, cfg, self.sampler, self.denoise, self.seed, self.scheduler)
 
 
 def _fits(side: int) -> bool:
@@ -98,6 +99,8 @@ class Edit(Sampling):
     cross_replace_end: float = 0.8
     self_replace_end: float = 0.4
     self_replace_reach: float = 1.0
+    infedit: bool = False
+    """By InfEdit (Xu et al. 2024) instead, which inverts nothing and knows `refine` and `blend`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,6 +109,14 @@ class Edit(Sampling):
         if self.image is None and self.denoise < 1:
             raise ValueError(
                 f"Expected --image for a denoise of {self.denoise:g}, got none. Add one."
+            )
+        others = self.swap or self.reweight or self.inversion_file
+        others = others or self.denoise < 1
+        others = others or (self.sampler, self.scheduler) != ("euler", "normal")
+        if self.infedit and (self.image is None or self.refine is None or others):
+            raise ValueError(
+                "Expected --image and --refine for --infedit, and none of --swap, --reweight, "
+                "--inversion-file, --denoise, --sampler and --scheduler, which it does not know."
             )
         self.options()
         self._swaps()

@@ -14,12 +14,14 @@ from tqdm import tqdm
 
 from ..controller import Chain, plan
 from ..drawing import draw, to_bytes
+from ..hosts.diffusers.infedit import infedit
 from ..hosts.diffusers.inverting import invert
 from ..hosts.diffusers.pipeline import Model
 from ..hosts.diffusers.sampling import Result, Settings, sample
 from ..hosts.diffusers.viewing import sample_and_look
 from ..inversion.methods import Options
 from ..inversion.record import Inversion
+from ..local_blend import LocalBlend
 from ..notation import parse_words
 from .edit import Edit, Sampling
 from .files import Pictures, read_photograph
@@ -80,9 +82,12 @@ class Studio:
             latent = found.latent
         if picture is not None:
             latent = self._latent(picture, edit)
-            if found is None:
+            if found is None and not edit.infedit:
                 found = self._invert(latent, edit.source, edit.options(), edit)
-        result = self._sample(edit.source, [chain], latent, edit, inversion=found)
+        if edit.infedit:
+            result = self._infedit(latent, edit, chain)
+        else:
+            result = self._sample(edit.source, [chain], latent, edit, inversion=found)
         pictures = {
             "source": self.model.to_pictures(result.source)[0],
             "edited": self.model.to_pictures(result.edited)[0],
@@ -149,6 +154,21 @@ class Studio:
         settings, negative, quiet = self._settings(how), how.negative, self.quiet
         return sample(
             self.model, prompt, chains, latent, settings, negative=negative, quiet=quiet, **more
+        )
+
+    def _infedit(self, latent: torch.Tensor, edit: Edit, chain: Chain) -> Result:
+        masks = [one for one in chain if isinstance(one, LocalBlend)]
+        return infedit(
+            self.model,
+            edit.source,
+            edit.refine or "",
+            latent,
+            self._settings(edit),
+            negative=edit.negative,
+            words=[word for mask in masks for word in (*mask.source_words, *mask.edited_words)],
+            cross_end=edit.cross_replace_end,
+            self_end=edit.self_replace_end,
+            quiet=self.quiet,
         )
 
     def _blank(self, how: Sampling) -> torch.Tensor:

@@ -129,6 +129,8 @@ def test_maps(p2p, tmp_path):
         (["--swap", "circle=star", "--denoise", "0.7"], "Expected --image"),
         (["--swap", "circle=star", "--inversion-file", "/none"], "cannot be read"),
         (["--swap", "circle=star", "--sampler", "best"], "sampler to be one of"),
+        (["--swap", "circle=star", "--scheduler", "best"], "scheduler to be one of"),
+        (["--refine", "a blue circle", "--infedit"], "Expected --image and --refine"),
         (
             ["--swap", "circle=star", "--inversion-file", "/none", "--image", "PHOTO"],
             "cannot be read",
@@ -242,11 +244,11 @@ def test_pie_bench(p2p, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     assert p2p("benchmark", "sample", "--out", tmp_path / "data", "--cases", 2)[0] == 0
     run = ["benchmark", "pie", "--data", tmp_path / "data", "--out", tmp_path / "out"]
-    status, told, error = p2p(*run, "--methods", "direct", *FAST)
+    status, told, error = p2p(*run, "--methods", "direct,infedit", *FAST)
     assert status == 0
     report = json.loads(told)
     assert report["cases"] == 2
-    assert report["methods"]["direct"]["psnr_unedit_part"] > 20
+    assert all(one["psnr_unedit_part"] > 20 for one in report["methods"].values())
     assert "lpips_unedit_part is left out: " in error
     status, told, _ = p2p(*run, "--methods", "direct", "--steps", "4")
     assert status == 0

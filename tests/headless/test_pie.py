@@ -19,7 +19,15 @@ from p2p_core.demo.pie_sample import TYPES, write_sample
 from p2p_core.edits import Refine, Reweight
 from p2p_core.evaluation.pie import KINDS, Case, read_cases
 from p2p_core.evaluation.pie_run import Plan, run_pie
-from p2p_core.evaluation.published import CLIP_KIND, COLUMNS, DEVIATION, DINO, MEAN, Measures
+from p2p_core.evaluation.published import (
+    CLIP_KIND,
+    COLUMNS,
+    DEVIATION,
+    DINO,
+    MEAN,
+    Measures,
+    through_jpeg,
+)
 from p2p_core.hosts.diffusers.demo import clip_tokenizer
 from p2p_core.jobs.engine import workers_of
 from p2p_core.local_blend import LocalBlend
@@ -96,6 +104,11 @@ def test_an_edit_is_as_published(data, read):
     assert reweight.weights == ((case.blend[1], 2.0),)
     assert isinstance(blend, LocalBlend)
     assert (blend.source_words, blend.edited_words) == ((case.blend[0],), (case.blend[1],))
+    assert edit.scheduler == "ddim_uniform"
+    other = case.edit("infedit", steps=50, cfg=7.5)
+    assert other.infedit
+    assert (other.steps, other.cfg, other.reweight) == (12, 2.3, ())
+    assert other.blend == (f"={case.blend[1]}",)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +139,15 @@ def test_a_region_counts_runs_over_rows_and_the_border(tmp_path):
     assert region[:, -1].all()
     with pytest.raises(ValueError, match="starts at 17"):
         case.region(4, 4)
+
+
+def test_edited_pictures_are_measured_as_jpeg(tmp_path):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8))
+    picture.save(tmp_path / "kept.jpg")
+    kept = np.array(Image.open(tmp_path / "kept.jpg"))
+    assert np.array_equal(through_jpeg(picture), kept)
+    assert not np.array_equal(kept, picture)
 
 
 def test_background_measures_count_the_black_region_too():

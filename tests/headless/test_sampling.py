@@ -209,6 +209,17 @@ def test_an_inversion_that_the_sampler_cannot_follow_is_not_begun(demo):
         Options("noise", iterations=1)
 
 
+def test_uniform_levels_are_those_of_diffusers_leading_timesteps(demo):
+    scheduler = DDIMScheduler.from_config(
+        demo.pipeline.scheduler.config, timestep_spacing="leading", steps_offset=1
+    )
+    for steps in (4, 50):
+        scheduler.set_timesteps(steps)
+        *levels, end = demo.sigmas(steps, scheduler="ddim_uniform")
+        assert [demo.timestep(sigma) for sigma in levels] == scheduler.timesteps.tolist()
+        assert end == 0
+
+
 def test_wrong_input(demo, tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         Model.load(tmp_path / "none")
@@ -221,6 +232,11 @@ def test_wrong_input(demo, tmp_path):
         demo.read("red " * 80)
     with pytest.raises(ValueError, match="sampler to be one of"):
         Settings(sampler="best")
+    with pytest.raises(ValueError, match=r"scheduler to be one of normal.* got 'best'"):
+        Settings(scheduler="best")
+    theirs = Settings(scheduler=DDIMScheduler())
+    with pytest.raises(ValueError, match="by its name, got DDIMScheduler"):
+        invert(demo, BLANK, PROMPT, settings=theirs)
     with pytest.raises(ValueError, match="1 or more steps"):
         run(demo, (SWAP,), settings=Settings(0))
     with pytest.raises(ValueError, match="Stable Diffusion family"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import comfy.sample
+import comfy.samplers
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,7 @@ pytest.importorskip("diffusers", reason="needs the headless extra: pip install .
 
 from p2p_core.hosts.diffusers import sampling as other
 from p2p_core.hosts.diffusers.inverting import invert
-from p2p_core.hosts.diffusers.pipeline import Model
+from p2p_core.hosts.diffusers.pipeline import SCHEDULERS, Model
 
 PROMPT = "a red circle on the grass"
 LEAST = 60.0
@@ -56,7 +57,8 @@ def pictures(demo, latents):
 
 def both(demo, model, chains, **settings):
     """(source, edits) of each host as uint8 pictures."""
-    options = {"steps": 12, "cfg": 3.0, "seed": 0, "denoise": 1.0, **settings}
+    options = {"steps": 12, "cfg": 3.0, "seed": 0, "denoise": 1.0, "scheduler": "normal"}
+    options |= settings
     inversions = options.pop("inversions", (None, None))
     latent = options.pop("latent", torch.zeros(1, 4, 16, 16))
     sampler = options.pop("sampler", "euler")
@@ -66,7 +68,6 @@ def both(demo, model, chains, **settings):
         negative=demo.encode(""),
         latent={"samples": latent},
         sampler_name=sampler,
-        scheduler="normal",
         inversion=inversions[0],
         **options,
     )
@@ -118,9 +119,20 @@ def test_batches_of_sources_and_edits(demo, model):
     assert all(psnr(one, two) >= LEAST for one, two in zip(ours, theirs, strict=True))
 
 
-def test_images_half_denoised(demo, model):
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize(("steps", "denoise"), [(1, 1.0), (33, 1.0), (50, 1.0), (12, 0.7)])
+def test_levels(scheduler, steps, denoise, demo, model):
+    theirs = comfy.samplers.KSampler(
+        demo.model, steps, torch.device("cpu"), "euler", scheduler, denoise
+    ).sigmas
+    assert model.sigmas(steps, denoise, scheduler) == pytest.approx(theirs.tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_images_half_denoised(scheduler, demo, model):
     latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
-    ours, theirs = both(demo, model, [EDITS["swap"]], latent=latent, denoise=0.6)
+    settings = {"denoise": 0.6, "scheduler": scheduler}
+    ours, theirs = both(demo, model, [EDITS["swap"]], latent=latent, **settings)
     assert all(psnr(one, two) >= LEAST for one, two in zip(ours, theirs, strict=True))
 
 

@@ -31,12 +31,16 @@ def invert(
 ) -> Inversion:
     """The inversion of images, float[images channels height width], for `sampling.sample`.
 
-    Of `settings`, steps, cfg and denoise count, and the seed for methods that add noise. `watch` is
-    told of every evaluation and stops the inversion by raising. Raises `ValueError` as the method
-    does.
+    Of `settings`, steps, cfg, denoise and scheduler count, and the seed for methods that add noise.
+    `watch` is told of every evaluation and stops the inversion by raising. Raises `ValueError` as
+    the method does.
     """
     options, settings = options or Options(), settings or Settings()
     model.read(prompt)
+    if not settings.named:
+        raise ValueError(
+            f"Expected a scheduler by its name, got {type(settings.scheduler).__name__}."
+        )
     if not options.suits(settings.sampler):
         raise ValueError(
             f"Expected the sampler euler for an inversion by {options.method}, got "
@@ -47,7 +51,7 @@ def invert(
     source, against = (
         repeated_rows(model.encode([text]), len(latent)) for text in (prompt, negative)
     )
-    levels = model.sigmas(settings.steps, settings.denoise)
+    levels = model.sigmas(settings.steps, settings.denoise, settings.scheduler)
 
     def denoise(x: Tensor, sigma: float, *texts: Embedding) -> Sequence[Tensor]:
         tokens = torch.cat([text.tokens for text in texts])

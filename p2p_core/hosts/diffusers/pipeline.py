@@ -27,6 +27,8 @@ from ...inversion.task import Embedding, preserving
 from ...tokens import Prompt, read_prompt
 from .attention import cross_attention_sides
 
+SCHEDULERS = ("normal", "ddim_uniform")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -175,22 +177,28 @@ class Model:
         signal = scheduler.alphas_cumprod.double().clamp(min=2**-24)  # 0 would be no level at all
         return ((1 - signal) / signal).sqrt()
 
-    def sigmas(self, steps: int, denoise: float = 1.0) -> list[float]:
-        """The levels of so many steps, timesteps spaced evenly, then 0 (ComfyUI's “normal”).
+    def sigmas(self, steps: int, denoise: float = 1.0, scheduler: str = "normal") -> list[float]:
+        """The levels of so many steps, falling, then 0.
 
-        With `denoise` below 1 they are the last of a longer schedule.
+        `scheduler` is ComfyUI's name for how timesteps are spaced: “normal”, evenly from the last
+        to the first, or “ddim_uniform”, by a whole number (diffusers' “leading”), which may give
+        some more levels. With `denoise` below 1 they are the last of a longer schedule.
         """
         if steps < 1 or not 0 < denoise <= 1:
             raise ValueError(
                 f"Expected 1 or more steps and a denoise within 0 and 1, got {steps} and "
                 f"{denoise:g}."
             )
-        whole = torch.linspace(len(self.levels) - 1, 0, int(steps / denoise), dtype=torch.float64)
+        trained, longer = len(self.levels), int(steps / denoise)
+        if scheduler == "normal":
+            whole = torch.linspace(trained - 1, 0, longer, dtype=torch.float64)
+        else:
+            whole = torch.arange(1, trained, max(trained // longer, 1)).flip(0).double()
         low = whole.floor().long()
         logs, part = self.levels.log(), whole - low
-        above = logs[(low + 1).clamp(max=len(logs) - 1)]
+        above = logs[(low + 1).clamp(max=trained - 1)]
         chosen = ((1 - part) * logs[low] + part * above).exp().float()
-        return [*chosen[-steps:].tolist(), 0.0]
+        return [*(chosen if denoise == 1 else chosen[-steps:]).tolist(), 0.0]
 
     def timestep(self, sigma: float) -> int:
         """The timestep whose level is nearest: the model knows whole ones only."""

@@ -34,6 +34,7 @@ def check(
     texts: list[Any] = [summary(text.tokens[:1]) for text in (source, negative)]
     inversion.check_texts(controller.source.text, *texts)
     inversion.check_schedule(torch.tensor(levels))
-    named = settings.scheduler is None
-    inversion.check_sampler(settings.sampler if named else type(settings.scheduler).__name__)
+    inversion.check_sampler(
+        settings.sampler if settings.named else type(settings.scheduler).__name__
+    )
     inversion.check_guidance(settings.cfg)

@@ -31,7 +31,7 @@ from ...inversion.task import Embedding, preserving
 from ...noise import SharedNoise
 from ...schedules import progress
 from .attention import Call, attached, cross_attention_sides
-from .pipeline import Model
+from .pipeline import SCHEDULERS, Model
 from .replaying import check
 
 SAMPLERS: dict[str, Any] = {
@@ -58,20 +58,34 @@ class Result:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample; `scheduler` takes the place of the `sampler` by name."""
+    """How to sample.
+
+    `scheduler` is the name of a spacing of levels, see `Model.sigmas`, or a scheduler of diffusers,
+    which has levels of its own and takes the place of the `sampler`.
+    """
 
     steps: int = 50
     cfg: float = 7.5
     sampler: str = "euler"
     denoise: float = 1.0
     seed: int = 0
-    scheduler: Any = None
+    scheduler: Any = "normal"
 
     def __post_init__(self) -> None:
-        if self.scheduler is None and self.sampler not in SAMPLERS:
+        if self.named and self.sampler not in SAMPLERS:
             raise ValueError(
                 f"Expected the sampler to be one of {', '.join(SAMPLERS)}, got {self.sampler!r}."
             )
+        if self.named and self.scheduler not in SCHEDULERS:
+            raise ValueError(
+                f"Expected the scheduler to be one of {', '.join(SCHEDULERS)}, got "
+                f"{self.scheduler!r}."
+            )
+
+    @property
+    def named(self) -> bool:
+        """Whether the sampler is asked for by its name."""
+        return isinstance(self.scheduler, str)
 
 
 def sample(
@@ -187,7 +201,7 @@ class _Run:
         if self.settings.denoise < 1:
             return image + sigma * noise, noise
         # of a variance as in training, unless somebody's scheduler begins otherwise
-        given = self.settings.scheduler is not None and not self.preserved
+        given = not self.settings.named and not self.preserved
         level = float(self.scheduler.init_noise_sigma) if given else preserving(sigma)
         return image + level * noise, noise
 
@@ -234,9 +248,9 @@ def _schedule(model: Model, settings: Settings) -> tuple[Any, list[float]]:
     A sampler by its name takes the model's own levels, somebody's scheduler has its own.
     """
     scheduler: Any = settings.scheduler
-    if scheduler is None:
+    if settings.named:
         scheduler = SAMPLERS[settings.sampler].from_config(model.pipeline.scheduler.config)
-        levels = model.sigmas(settings.steps, settings.denoise)
+        levels = model.sigmas(settings.steps, settings.denoise, settings.scheduler)
         scheduler.set_timesteps(len(levels) - 1, device="cpu")
         scheduler.sigmas = torch.tensor(levels)
         scheduler.timesteps = torch.tensor([float(model.timestep(s)) for s in levels[:-1]])
