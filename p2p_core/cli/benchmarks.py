@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ..evaluation.pie import CLIP, DINO
+from ..evaluation.pie import CLIP, DINO, METHODS
 from . import options as given
 from .needs import interruptible, require_diffusers
 
@@ -49,9 +49,9 @@ def shapes(
 def pie(
     data: Annotated[Path, typer.Option(help="mapping_file.json and annotation_images.")],
     out: given.Out,
-    methods: Annotated[str, typer.Option(help="Inversions, separated by commas.")] = (
-        "ddim,null-text,negative-prompt,direct"
-    ),
+    methods: Annotated[
+        str, typer.Option(help=f"Of {', '.join(METHODS)}, which has steps and cfg of its own.")
+    ] = "ddim,null-text,negative-prompt,direct",
     model: given.ModelPath = "demo",
     half: given.Half = False,
     steps: given.Steps = 50,

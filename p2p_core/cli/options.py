@@ -40,7 +40,12 @@ SelfReach = Annotated[
     float, typer.Option("--self-replace-reach", help="Up to which layers, of the latent's side.")
 ]
 InfEdit = Annotated[
-    bool, typer.Option("--infedit", help="By InfEdit instead, to compare: --image and --refine.")
+    bool,
+    typer.Option(
+        "--infedit",
+        help="By InfEdit instead, to compare: with --image, --refine and --blend, a latent "
+        "consistency model, --steps 12, --cfg 2.3, 0.7 for both ends.",
+    ),
 ]
 Workers = Annotated[int, typer.Option(min=1, help="How many, with a model each.")]
 Cluster = Annotated[

@@ -47,6 +47,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     },
     "infedit": {
         "infedit": True,
+        "inject_swapped": True,
         "reweight": (),
         "cross_replace_end": 0.7,
         "self_replace_end": 0.7,
@@ -107,12 +108,13 @@ class Case:
         before, after = self.blend or ("", "")
         before = before if _stands_in(before, self.prompt) else ""
         after = after if _stands_in(after, self.edited_prompt) else ""
-        if method == "infedit":  # which blends by words of the edited prompt alone
-            before = ""
+        blend = f"{before}={after}" if before or after else ""
+        if method == "infedit":  # which blends by the edited prompt's, its first one
+            blend = f"={after} #1" if after else ""
         published: dict[str, Any] = {
             "inject_swapped": False,
             "reweight": (f"{after}={AMPLIFIED:g}",) if after else (),
-            "blend": (f"{before}={after}",) if before or after else (),
+            "blend": (blend,) if blend else (),
             "cross_replace_end": 0.4,
             "self_replace_end": 0.6,
             "self_replace_reach": 0.5,

@@ -156,7 +156,8 @@ class Inversion:
         if len(sigmas) != len(self.sigmas):
             raise ValueError(
                 f"Expected {len(self.sigmas) - 1} steps, as the inversion was made with, got "
-                f"{len(sigmas) - 1}. Set steps (and denoise to 1), or invert with that many."
+                f"{len(sigmas) - 1}. Set steps and scheduler as they were, and "
+                "denoise to 1, or invert anew."
             )
         if not torch.allclose(sigmas.cpu().float(), self.sigmas.float(), rtol=1e-4):
             raise ValueError(

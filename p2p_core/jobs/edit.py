@@ -110,14 +110,7 @@ class Edit(Sampling):
             raise ValueError(
                 f"Expected --image for a denoise of {self.denoise:g}, got none. Add one."
             )
-        others = self.swap or self.reweight or self.inversion_file
-        others = others or self.denoise < 1
-        others = others or (self.sampler, self.scheduler) != ("euler", "normal")
-        if self.infedit and (self.image is None or self.refine is None or others):
-            raise ValueError(
-                "Expected --image and --refine for --infedit, and none of --swap, --reweight, "
-                "--inversion-file, --denoise, --sampler and --scheduler, which it does not know."
-            )
+        self._infedit()
         self.options()
         self._swaps()
         self._factors()
@@ -174,7 +167,7 @@ class Edit(Sampling):
         """The same as options of `p2p edit`, those that are as ever left out."""
         said: list[str] = []
         for field in fields(self):
-            value, option = getattr(self, field.name), "--" + field.name.replace("_", "-")
+            value, option = getattr(self, field.name), _option(field.name)
             if isinstance(value, tuple):
                 said += [part for one in value for part in (option, one)]
             elif value == field.default:
@@ -189,6 +182,24 @@ class Edit(Sampling):
         """The line for the shell that does the same with this model, but for `--out`."""
         return shlex.join(["p2p", "edit", *self.arguments(), "--model", model, *["--half"] * half])
 
+    def _infedit(self) -> None:
+        """Raises `ValueError` for what InfEdit does not know."""
+        if not self.infedit:
+            return
+        ours = (
+            *("swap", "reweight", "inject_swapped", "inversion", "inversion_file", "inner_steps"),
+            *("authors_schedule", "self_replace_reach", "sampler", "scheduler", "denoise"),
+        )
+        defaults = {field.name: field.default for field in fields(self)}
+        given = [_option(name) for name in ours if getattr(self, name) != defaults[name]]
+        missing = [_option(name) for name in ("image", "refine") if getattr(self, name) is None]
+        if given or missing:
+            wrong = ", ".join([*given, *(f"no {name}" for name in missing)])
+            raise ValueError(
+                f"Expected --image and --refine for --infedit, and no option that is none of its "
+                f"own, got {wrong}."
+            )
+
     def _swaps(self) -> list[tuple[str, str]]:
         return [_pair(text, "--swap bicycle=car") for text in self.swap]
 
@@ -200,6 +211,10 @@ class Edit(Sampling):
             Schedule(Window(0, self.cross_replace_end)),
             SelfInjection(Window(0, self.self_replace_end), self.self_replace_reach),
         )
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _has(prompt: Prompt, word: str) -> bool:

@@ -75,6 +75,7 @@ class Studio:
         """
         picture = None if edit.image is None else read_photograph(Path(edit.image))
         chain = edit.chain(self.model.read)
+        (branch,) = plan(edit.source, [chain], self.model.read).branches
         settings = self._settings(edit)
         latent, found = self._blank(edit), None
         if edit.inversion_file is not None:
@@ -97,7 +98,7 @@ class Studio:
         return pictures, {
             **edit.parameters(),
             **self._told(settings),
-            "edited": plan(edit.source, [chain], self.model.read).branches[0].edited.text,
+            "edited": branch.edited.text,
             "inversion": None if found is None else found.method,
             "reconstruction_psnr": None if found is None else found.psnr[0],
             "command": edit.command(self.name, self.half),
@@ -157,7 +158,15 @@ class Studio:
         )
 
     def _infedit(self, latent: torch.Tensor, edit: Edit, chain: Chain) -> Result:
-        masks = [one for one in chain if isinstance(one, LocalBlend)]
+        before, after = (
+            [word for one in chain if isinstance(one, LocalBlend) for word in getattr(one, words)]
+            for words in ("source_words", "edited_words")
+        )
+        if others := [word for word in before if word not in after]:
+            raise ValueError(
+                f"Expected words of the edited prompt in --blend for --infedit, got "
+                f"{', '.join(others)}. Leave them out."
+            )
         return infedit(
             self.model,
             edit.source,
@@ -165,7 +174,7 @@ class Studio:
             latent,
             self._settings(edit),
             negative=edit.negative,
-            words=[word for mask in masks for word in (*mask.source_words, *mask.edited_words)],
+            words=after,
             cross_end=edit.cross_replace_end,
             self_end=edit.self_replace_end,
             quiet=self.quiet,

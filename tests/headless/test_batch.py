@@ -239,6 +239,7 @@ def test_a_command_says_all_that_an_edit_is(monkeypatch, tmp_path):
         cfg=2.5,
         seed=3,
         sampler="ddim",
+        scheduler="ddim_uniform",
         negative="blur",
         denoise=0.5,
         size="64x128",
@@ -248,9 +249,15 @@ def test_a_command_says_all_that_an_edit_is(monkeypatch, tmp_path):
         self_replace_end=0.2,
         self_replace_reach=0.5,
     )
+    other = Edit(source="a cat", refine="a dog", image="a.png", infedit=True)
     default = Edit(source="a", swap=("a=b",))
-    changed = {f.name for f in fields(Edit) if getattr(edit, f.name) != getattr(default, f.name)}
-    assert changed == {f.name for f in fields(Edit)}
+    changed = {
+        field.name
+        for field in fields(Edit)
+        for one in (edit, other)
+        if getattr(one, field.name) != getattr(default, field.name)
+    }
+    assert changed == {field.name for field in fields(Edit)}
     asked = []
 
     def take(self, wanted):
@@ -258,7 +265,8 @@ def test_a_command_says_all_that_an_edit_is(monkeypatch, tmp_path):
         raise ValueError
 
     monkeypatch.setattr(Studio, "edit", take)
-    command = shlex.split(edit.command("demo", half=True))
-    monkeypatch.setattr("sys.argv", [*command, "--out", str(tmp_path)])
-    assert main() == 1
-    assert asked == [(edit, "demo", True)]
+    for one in (edit, other):
+        command = shlex.split(one.command("demo", half=True))
+        monkeypatch.setattr("sys.argv", [*command, "--out", str(tmp_path)])
+        assert main() == 1
+    assert asked == [(edit, "demo", True), (other, "demo", True)]

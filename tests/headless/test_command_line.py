@@ -94,6 +94,46 @@ def test_a_photograph_is_edited_and_an_inversion_kept(p2p, tmp_path, photo):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "c" / "edited.png")), one)
 
 
+def test_levels_are_the_same_everywhere(p2p, tmp_path, photo):
+    uniform = ["--scheduler", "ddim_uniform"]
+    about = ["--image", photo, "--caption", SOURCE, "--inversion", "direct", *FAST]
+    status, out, _ = p2p("invert", *about, *uniform, "--out", tmp_path / "kept")
+    assert status == 0
+    edit = [
+        "edit",
+        *about,
+        "--swap",
+        "red=blue",
+        "--inversion-file",
+        json.loads(out)["inversion_file"],
+    ]
+    status, _, error = p2p(*edit, "--out", tmp_path / "a")
+    assert status == 1
+    assert "Choose the scheduler" in error
+    assert p2p(*edit, *uniform, "--out", tmp_path / "a")[0] == 0
+    status, _, error = p2p(*edit, *uniform, "--steps", "12", "--out", tmp_path / "b")
+    assert status == 1
+    assert "Set steps and scheduler" in error
+    looked = []
+    for more in ([], uniform):
+        maps = ["maps", "--source", SOURCE, "--words", "circle", "--out", tmp_path / "c"]
+        assert p2p(*maps, *FAST, *more)[0] == 0
+        looked.append(np.asarray(Image.open(tmp_path / "c" / "source.png")))
+    assert not np.array_equal(*looked)
+
+
+def test_infedit(p2p, tmp_path, photo):
+    edit = ["edit", "--image", photo, "--caption", SOURCE, "--infedit", *FAST]
+    edit += ["--refine", "a red star on the grass"]
+    status, out, _ = p2p(*edit, "--blend", "star,grass", "--out", tmp_path)
+    assert status == 0
+    assert json.loads(out)["edited"] == "a red star on the grass"
+    assert (tmp_path / "mask.png").exists()
+    status, _, error = p2p(*edit, "--blend", "circle=star", "--out", tmp_path / "a")
+    assert status == 1
+    assert "Expected words of the edited prompt in --blend for --infedit, got circle." in error
+
+
 def test_a_photograph_is_turned_upright_and_scaled_to_the_model(p2p, tmp_path):
     lying = Image.linear_gradient("L").resize((600, 300)).convert("RGB")
     exif = lying.getexif()

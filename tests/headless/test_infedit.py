@@ -1,14 +1,17 @@
-"""InfEdit: whose attention is taken, what it is exact for, and what is refused."""
+"""InfEdit: whose attention is taken, beside its steps written out, and what is refused."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import LCMScheduler
 from runs import PROMPT, relative
 
 from p2p_core.demo.cases import cases
 from p2p_core.demo.scenes import render
+from p2p_core.hosts.diffusers.attention import replaced
 from p2p_core.hosts.diffusers.infedit import Control, Processor, Words, infedit
+from p2p_core.hosts.diffusers.pipeline import Model
 from p2p_core.hosts.diffusers.sampling import Settings
 from p2p_core.jobs.edit import Edit
 
@@ -33,6 +36,9 @@ def latent(demo):
         ("a big red circle on the grass", ("big",), {3: 2, 4: 3, 7: 6}, (2,)),
         # fewer words
         ("a circle on the grass", (), {2: 3, 5: 6}, ()),
+        # every occurrence is blended, but for one that is asked for by its number
+        ("a red circle on the red grass", ("red",), {2: 2, 7: 6}, (6,)),
+        ("a red circle on the red grass", ("red #2",), {2: 2, 7: 6}, (6,)),
     ],
 )
 def test_words_take_the_attention_of_those_they_stand_for(edited, blended, source, new, demo):
@@ -66,8 +72,9 @@ def test_attention_is_shared(following, demo):
     hidden = torch.randn(6, 16, own.to_q.in_features)
     text = demo.encode(["", "", "", PROMPT, "a blue circle on the grass", PROMPT]).tokens
     words = Words.of(demo, PROMPT, "a big blue circle on the grass", ["blue"])
+    assert 0 < words.shared.sum() < demo.length
     control = Control(words, (4, 4))
-    control.own = control.cross = following
+    control.own, control.cross = following, following
 
     def maps(layer, q, k):
         q, k = (part.unflatten(-1, (layer.heads, -1)).transpose(0, 1) for part in (q, k))
@@ -92,15 +99,17 @@ def test_attention_is_shared(following, demo):
         each = [
             maps(cross, cross.to_q(q), cross.to_k(t)) for q, t in zip(hidden, text, strict=True)
         ]
-        aligned, seen = each[4].clone(), each[4].clone()
+        taken = each[4].clone()
         for new, old in enumerate(words.source.tolist()):
             if words.shared[new]:
-                aligned[..., new], seen[..., new] = each[3][..., old], each[5][..., old]
+                taken[..., new] = each[5][..., old]
         if following:
-            each[4] = aligned
+            each[4] = taken
         wanted = [output(cross, one, cross.to_v(t)) for one, t in zip(each, text, strict=True)]
         assert relative(found, torch.stack(wanted)) <= TOLERANCE
-        assert relative(control.seen[0], seen.mean(0)) <= TOLERANCE
+        assert relative(control.seen, taken.mean(0)) <= TOLERANCE
+        Processor(control)(cross, hidden, text)
+        assert relative(control.seen, 2 * taken.mean(0)) <= TOLERANCE
 
 
 def test_an_image_is_itself_where_nothing_is_asked_for(demo, latent):
@@ -111,6 +120,50 @@ def test_an_image_is_itself_where_nothing_is_asked_for(demo, latent):
     assert torch.equal(result.source, latent)
 
 
+def by_hand(model, latent, edited, word, settings, cross_end, self_end):
+    """Steps as the paper has them, in signal and noise: the edited latent and the mask."""
+    scheduler = LCMScheduler.from_config(model.pipeline.scheduler.config)
+    scheduler.set_timesteps(settings.steps, original_inference_steps=50)
+    unet, signal = model.pipeline.unet, scheduler.alphas_cumprod
+    words = Words.of(model, PROMPT, edited, [word])
+    control = Control(words, latent.shape[-2:])
+    text = model.encode(["", "", "", PROMPT, edited, PROMPT]).tokens
+    generator = torch.Generator().manual_seed(settings.seed)
+    image = latent * model.scale
+    x = torch.randn(latent.shape, generator=generator).repeat(3, 1, 1, 1)
+    mask = None
+    with torch.no_grad(), replaced(unet, Processor(control)):
+        for n, t in enumerate(scheduler.timesteps):
+            done = (n + 1) / settings.steps
+            control.cross, control.own = cross_end >= done, not self_end <= done
+            a = signal[t]
+            v = unet(torch.cat([x, x]), t, text).sample
+            against, noise = (a.sqrt() * v + (1 - a).sqrt() * torch.cat([x, x])).chunk(2)
+            noise[1] = against[1] + settings.cfg * (noise[1] - against[1])
+            found = image + (x - x[0] - (1 - a).sqrt() * (noise - noise[0])) / a.sqrt()
+            if n + 1 < settings.steps:
+                a = signal[scheduler.timesteps[n + 1]]
+            fresh = torch.randn(latent.shape, generator=generator)
+            x = a.sqrt() * found + (1 - a).sqrt() * fresh
+            seen = control.seen[:, words.blended].amax(1).view(latent.shape[-2:])
+            least = max(0.55, 0.15 / float(signal[t].sqrt()))
+            if n > 0:
+                mask = seen / seen.max() > least
+                x[1] = torch.where(mask, x[1], x[2])
+    return found[1:2] / model.scale, mask[None].float()
+
+
+@pytest.mark.parametrize(("cross_end", "self_end"), [(0.7, 0.7), (0.84, 0.33), (0.5, 0.0)])
+def test_steps_are_those_of_the_paper(cross_end, self_end, demo, latent):
+    settings, edited = Settings(6, 2.3, seed=3), "a red star on the grass"
+    ends = {"cross_end": cross_end, "self_end": self_end}
+    result = infedit(demo, PROMPT, edited, latent, settings, words=["star"], quiet=True, **ends)
+    wanted, mask = by_hand(demo, latent, edited, "star", settings, cross_end, self_end)
+    assert relative(result.edited, wanted) <= 1e-4
+    assert torch.equal(result.masks, mask)
+    assert 0 < mask.mean() < 1
+
+
 def test_words_keep_the_edit_to_where_they_are(demo, latent):
     settings = Settings(6, 3.0)
     edited = "a red star on the grass"
@@ -118,12 +171,23 @@ def test_words_keep_the_edit_to_where_they_are(demo, latent):
         infedit(demo, PROMPT, edited, latent, settings, words=words, quiet=True)
         for words in ((), ("star",), ("grass",))
     )
-    assert 0 < kept.masks.mean() < 1
-    assert set(kept.masks.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(free.masks, torch.ones(1, 16, 16))
     assert not torch.equal(kept.masks, other.masks)
     outside = kept.masks[0] == 0
     change = [(one.edited - latent).abs()[..., outside].mean() for one in (free, kept)]
     assert change[1] < change[0]
+
+
+def test_half_precision_and_other_shapes(demo):
+    edited, words = "a red star on the grass", ["star"]
+    latent = torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(0))
+    whole = infedit(demo, PROMPT, edited, latent, Settings(3, 2.3), words=words, quiet=True)
+    model = Model.demo()
+    model.pipeline.to(torch.bfloat16)
+    half = infedit(model, PROMPT, edited, latent, Settings(3, 2.3), words=words, quiet=True)
+    assert whole.edited.shape == half.edited.shape == latent.shape
+    assert whole.masks.shape == (1, 16, 24)
+    assert 0 < relative(half.edited, whole.edited) < 0.2
 
 
 def test_other_models(sd2, sdxl):
@@ -151,11 +215,34 @@ def test_wrong_input(demo, latent):
         infedit(demo, PROMPT, PROMPT, latent.repeat(2, 1, 1, 1), Settings(2, 1.0))
     with pytest.raises(ValueError, match="'dog' is not in the prompt"):
         infedit(demo, PROMPT, PROMPT, latent, Settings(2, 1.0), words=["dog"])
-    with pytest.raises(ValueError, match="at most 50 steps, got 51"):
+    with pytest.raises(ValueError, match=r"at most 50 steps for InfEdit.* got 51"):
         infedit(demo, PROMPT, PROMPT, latent, Settings(51, 1.0))
+    for prompts in (("red " * 80, PROMPT), (PROMPT, "red " * 80)):
+        with pytest.raises(ValueError, match="at most 75 tokens"):
+            infedit(demo, *prompts, latent, Settings(2, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"image": None}, "no --image"),
+        ({"refine": None, "swap": ("red=blue",)}, "--swap, no --refine"),
+        ({"reweight": ("cat=2",)}, "--reweight"),
+        ({"inject_swapped": False}, "--inject-swapped"),
+        ({"inversion": "direct"}, "--inversion"),
+        ({"inversion_file": "a"}, "--inversion-file"),
+        ({"inner_steps": 3}, "--inner-steps"),
+        ({"authors_schedule": True}, "--authors-schedule"),
+        ({"self_replace_reach": 0.5}, "--self-replace-reach"),
+        ({"sampler": "ddim"}, "--sampler"),
+        ({"scheduler": "ddim_uniform"}, "--scheduler"),
+        ({"denoise": 0.5}, "--denoise"),
+    ],
+)
+def test_options_that_infedit_does_not_know(wrong, said):
     given = {"source": PROMPT, "image": "a.png", "refine": "a cat", "infedit": True}
-    assert Edit(**given).infedit
-    for wrong in ({"image": None}, {"refine": None, "swap": ("red=blue",)}, {"sampler": "ddim"},
-                  {"denoise": 0.5}, {"reweight": ("cat=2",)}, {"inversion_file": "a"}):  # fmt: skip
-        with pytest.raises(ValueError, match="for --infedit"):
-            Edit(**{**given, **wrong})
+    own = {"blend": ("=cat",), "steps": 12, "cfg": 2.3, "cross_replace_end": 0.7, "seed": 1}
+    own |= {"self_replace_end": 0.7, "negative": "blur", "size": "64x64"}
+    assert Edit(**given, **own).infedit
+    with pytest.raises(ValueError, match=f"for --infedit.* got {said}\\."):
+        Edit(**{**given, **own, **wrong})

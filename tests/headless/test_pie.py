@@ -108,7 +108,9 @@ def test_an_edit_is_as_published(data, read):
     other = case.edit("infedit", steps=50, cfg=7.5)
     assert other.infedit
     assert (other.steps, other.cfg, other.reweight) == (12, 2.3, ())
-    assert other.blend == (f"={case.blend[1]}",)
+    assert other.blend == (f"={case.blend[1]} #1",)
+    (blend,) = [one for one in other.chain(read) if isinstance(one, LocalBlend)]
+    assert (blend.source_words, blend.edited_words) == ((), (f"{case.blend[1]} #1",))
 
 
 @pytest.mark.parametrize(
@@ -303,6 +305,15 @@ def test_a_picture_that_was_made_anew_is_measured_anew(data, tmp_path):
     networks = ("clip", "lpips", "structure")
     plain = Measures(left_out={name: "" for name in COLUMNS if name.startswith(networks)})
     first, _ = run_pie(plan, workers_of(1, None), plain, quiet=True)
+    case = read_cases(data)[0]
+    edited = Image.open(tmp_path / "direct" / case.key / "edited.png").convert("RGB")
+    wanted, other = (
+        plain.take(np.array(Image.open(case.image)), np.array(one), case.region(128, 128), "", "")
+        for one in (through_jpeg(edited), edited)
+    )
+    measured = {name: first["methods"]["direct"][name] for name in wanted}
+    assert measured == pytest.approx(wanted)
+    assert measured != pytest.approx(other)
     shutil.rmtree(tmp_path / "direct")
     _, summary = run_pie(plan, workers_of(1, None), plain, quiet=True)
     assert len(summary.done) == 1

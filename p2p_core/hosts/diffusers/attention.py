@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -70,10 +71,7 @@ class Processor:
                 "Expected attention without a mask, got one. Leave out encoder_attention_mask."
             )
 
-        def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (q, k, v))
-            return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-
+        attention = partial(plain_attention, attn.heads)
         call, text = self.call, encoder_hidden_states
         context = hidden_states if text is None else text
         q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
@@ -91,6 +89,12 @@ class Processor:
         return attn.to_out[1](attn.to_out[0](output))
 
 
+def plain_attention(heads: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As diffusers' own layers make it; all are float[rows positions channels]."""
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
 def _plain(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attention(q, k, v)
 
@@ -101,6 +105,14 @@ def attached(unet: Any) -> Iterator[Call]:
 
     Raises `ValueError` for a UNet whose attention somebody else has replaced.
     """
+    call = Call(sides=cross_attention_sides(unet))
+    with replaced(unet, Processor(call)):
+        yield call
+
+
+@contextmanager
+def replaced(unet: Any, processor: Any) -> Iterator[None]:
+    """While it lasts, the UNet's attention is done by a processor. Raises as `attached` does."""
     before = unet.attn_processors
     others = {
         type(one).__name__
@@ -113,9 +125,8 @@ def attached(unet: Any) -> Iterator[Call]:
             "Take off what replaced it (IP-Adapter, xFormers, attention slicing): "
             "unet.set_default_attn_processor()."
         )
-    call = Call(sides=cross_attention_sides(unet))
-    unet.set_attn_processor(Processor(call))
+    unet.set_attn_processor(processor)
     try:
-        yield call
+        yield
     finally:
         unet.set_attn_processor(before)

@@ -4,8 +4,8 @@ Language*.
 Nothing is inverted. At every level the image is noised anew, and by what its own prediction misses
 it, the edited one's is corrected (virtual inversion). The image, a layout and the edited image
 share attention (unified attention control): the layout is the image in the edited one's outlines,
-and what the edit is to leave alone comes from it. Made by explicit maps, as the authors' code makes
-it, of one image and one edit. To compare with.
+and what the edit is to leave alone comes from it. As the authors' run_pie_bench.py does it, of one
+image and one edit. To compare with.
 """
 
 # pyright: reportPrivateImportUsage=false
@@ -14,7 +14,6 @@ it, of one image and one edit. To compare with.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -29,7 +28,7 @@ from tqdm import tqdm
 from ...alignment import matching
 from ...inversion.task import Embedding, preserving
 from ...local_blend import chosen_side
-from .attention import cross_attention_sides
+from .attention import cross_attention_sides, plain_attention, replaced
 from .pipeline import Model
 from .sampling import Result, Settings
 
@@ -67,6 +66,7 @@ class Words:
         (Likeness is measured as the authors' code does, each token's number in the one prompt being
         looked up among the embeddings of the other.)
         """
+        _, after = model.read(prompt), model.read(edited)  # raises for those that are too long
         tokenizer, length = model.pipeline.tokenizer, model.length
         theirs, ours = (tokenizer(text)["input_ids"] for text in (prompt, edited))
         states = F.normalize(model.encode([prompt, edited]).tokens.float(), dim=-1)
@@ -84,28 +84,35 @@ class Words:
                 new, old = j + 1 + best // (k - i - 1), i + 1 + best % (k - i - 1)
                 source[new], shared[new] = old, 1
                 marked[new] = theirs[old] in wanted
-        after = model.read(edited)
         for word in blended:
-            marked[[t for i in after.find(word) for t in after.words[i].tokens]] = True
+            marked[after.tokens_of(word)] = True
         return cls(source, shared, marked)
 
 
 class Control:
-    """Which attention is taken in the step under way, and what has been seen in `layer`.
+    """Whose attention is taken in the step under way, and where blended words have been seen.
 
-    The layer is (height, width); `seen` are maps of the edited prompt's tokens, float[pixels
-    tokens], a layer and step each.
+    `layer` is (height, width) of the layers looked at; `seen` sums their maps of the edited
+    prompt's tokens over layers and steps: float32[pixels tokens].
     """
 
     def __init__(self, words: Words, layer: tuple[int, int]) -> None:
         self.words, self.layer = words, layer
         self.cross = self.own = True
-        self.seen: list[Tensor] = []
+        self.seen = torch.zeros(())
 
-    def taken(self, theirs: Tensor, ours: Tensor) -> Tensor:
-        """Maps of the edited prompt's tokens, those shared being theirs."""
-        shared = self.words.shared.to(ours)
-        return theirs[..., self.words.source.to(ours.device)] * shared + ours * (1 - shared)
+    def cross_attention(self, maps: Tensor) -> None:
+        """Look at maps of all rows, float[rows·heads pixels tokens], and put in what is taken."""
+        _, edited, layout = maps[len(maps) // 2 :].chunk(3)
+        looking = maps.shape[1] == self.layer[0] * self.layer[1] and bool(self.words.blended.any())
+        if not (looking or self.cross):
+            return
+        shared, source = self.words.shared.to(maps), self.words.source.to(maps.device)
+        taken = layout[..., source] * shared + edited * (1 - shared)
+        if looking:
+            self.seen = self.seen + taken.float().mean(0)
+        if self.cross:
+            edited.copy_(taken)
 
     def rows(self) -> Iterator[list[int]]:
         """Rows of queries, keys and values, of the negative texts' batch and the positive ones'."""
@@ -127,23 +134,18 @@ class Processor:
         attention_mask: Tensor | None = None,
     ) -> Tensor:
         text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        parts = attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text)
+        q, k, v = attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text)
         if encoder_hidden_states is None:
-            parts = (part[rows] for part, rows in zip(parts, self.control.rows(), strict=True))
-        q, k, v = (attn.head_to_batch_dim(part) for part in parts)
-        maps = attn.get_attention_scores(q, k, attention_mask)
-        if encoder_hidden_states is not None:
-            self._share(maps)
-        output = attn.batch_to_head_dim(torch.bmm(maps, v))
+            q, k, v = (
+                part[rows] for part, rows in zip((q, k, v), self.control.rows(), strict=True)
+            )
+            output = plain_attention(attn.heads, q, k, v)
+        else:
+            q, k, v = (attn.head_to_batch_dim(part) for part in (q, k, v))
+            maps = attn.get_attention_scores(q, k, attention_mask)
+            self.control.cross_attention(maps)
+            output = attn.batch_to_head_dim(torch.bmm(maps, v))
         return attn.to_out[1](attn.to_out[0](output))
-
-    def _share(self, maps: Tensor) -> None:
-        control = self.control
-        image, edited, layout = maps[len(maps) // 2 :].chunk(3)
-        if maps.shape[1] == control.layer[0] * control.layer[1]:
-            control.seen.append(control.taken(layout, edited).mean(0))
-        if control.cross:
-            edited.copy_(control.taken(image, edited))
 
 
 @torch.no_grad()
@@ -164,7 +166,8 @@ def infedit(
 
     `words` of that prompt keep the edit to where they are. Until `cross_end` and `self_end`,
     fractions of the steps, the image's cross- and self-attention is taken. Of `settings`, steps,
-    cfg and seed count. Raises `ValueError` for words that are not there, and for several images.
+    cfg and seed count. Raises `ValueError` for prompts that are too long, words that are not there,
+    more steps than `TRAINED`, and several images.
     """
     if len(latent) != 1:
         raise ValueError(f"Expected one image, got {len(latent)}. Edit them one by one.")
@@ -180,7 +183,7 @@ def infedit(
     sigmas = [float(model.levels[t]) for t in timesteps]
     x = (noise() * preserving(sigmas[0])).repeat(3, 1, 1, 1)
     found, mask = x, torch.ones(latent.shape[-2:], dtype=torch.bool)
-    with _attached(model.pipeline.unet, control):
+    with replaced(model.pipeline.unet, Processor(control)):
         for n, sigma in enumerate(tqdm(sigmas, disable=quiet)):
             control.cross = (n + 1) / len(sigmas) <= cross_end
             control.own = (n + 1) / len(sigmas) < self_end
@@ -204,9 +207,9 @@ def _guided(model: Model, x: Tensor, sigma: float, text: Embedding, cfg: float) 
 
 def _where(control: Control, size: Sequence[int], spread: float) -> Tensor:
     """Where the blended words have been seen: bool[height width]. `spread` is 1 / √ᾱ."""
-    seen = torch.stack(control.seen).sum(0)
-    coarse = seen[:, control.words.blended.to(seen.device)].amax(1).view(1, 1, *control.layer)
-    fine = F.interpolate(coarse.float(), size=tuple(size))[0, 0]
+    seen = control.seen[:, control.words.blended.to(control.seen.device)]
+    coarse = seen.amax(1).view(1, 1, *control.layer)
+    fine = F.interpolate(coarse, size=tuple(size))[0, 0]
     return fine / fine.max() > max(THRESHOLD, EARLY * spread)
 
 
@@ -220,17 +223,10 @@ def _layer(model: Model, latent: Tensor) -> tuple[int, int]:
 def _timesteps(model: Model, steps: int) -> list[int]:
     """A latent consistency model's, of its schedule's. Raises `ValueError` for more than it has."""
     if steps > TRAINED:
-        raise ValueError(f"Expected at most {TRAINED} steps, got {steps}.")
+        raise ValueError(
+            f"Expected at most {TRAINED} steps for InfEdit, which takes some of a schedule of so "
+            f"many, got {steps}. The authors take 12."
+        )
     scheduler: Any = LCMScheduler.from_config(model.pipeline.scheduler.config)
     scheduler.set_timesteps(steps, original_inference_steps=TRAINED)
     return scheduler.timesteps.tolist()
-
-
-@contextmanager
-def _attached(unet: Any, control: Control) -> Iterator[None]:
-    before = unet.attn_processors
-    unet.set_attn_processor(Processor(control))
-    try:
-        yield
-    finally:
-        unet.set_attn_processor(before)

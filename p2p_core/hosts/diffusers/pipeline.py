@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import log
@@ -27,7 +27,17 @@ from ...inversion.task import Embedding, preserving
 from ...tokens import Prompt, read_prompt
 from .attention import cross_attention_sides
 
-SCHEDULERS = ("normal", "ddim_uniform")
+SCHEDULERS: Mapping[str, Callable[[int, int], Tensor]] = {
+    "normal": lambda trained, steps: torch.linspace(trained - 1, 0, steps, dtype=torch.float64),
+    "ddim_uniform": lambda trained, steps: (
+        torch.arange(1, trained, max(trained // steps, 1)).flip(0).double()
+    ),
+}
+"""Timesteps, falling, of those that a model was trained on, by ComfyUI's names.
+
+“normal” spaces them evenly from the last to the first, “ddim_uniform” by a whole number: diffusers'
+“leading” where that divides them, else there are some more.
+"""
 
 
 @dataclass(frozen=True)
@@ -178,22 +188,17 @@ class Model:
         return ((1 - signal) / signal).sqrt()
 
     def sigmas(self, steps: int, denoise: float = 1.0, scheduler: str = "normal") -> list[float]:
-        """The levels of so many steps, falling, then 0.
+        """The levels of so many steps as one of `SCHEDULERS` has them, then 0.
 
-        `scheduler` is ComfyUI's name for how timesteps are spaced: “normal”, evenly from the last
-        to the first, or “ddim_uniform”, by a whole number (diffusers' “leading”), which may give
-        some more levels. With `denoise` below 1 they are the last of a longer schedule.
+        With `denoise` below 1 they are the last of a longer schedule.
         """
         if steps < 1 or not 0 < denoise <= 1:
             raise ValueError(
                 f"Expected 1 or more steps and a denoise within 0 and 1, got {steps} and "
                 f"{denoise:g}."
             )
-        trained, longer = len(self.levels), int(steps / denoise)
-        if scheduler == "normal":
-            whole = torch.linspace(trained - 1, 0, longer, dtype=torch.float64)
-        else:
-            whole = torch.arange(1, trained, max(trained // longer, 1)).flip(0).double()
+        trained = len(self.levels)
+        whole = SCHEDULERS[scheduler](trained, int(steps / denoise))
         low = whole.floor().long()
         logs, part = self.levels.log(), whole - low
         above = logs[(low + 1).clamp(max=trained - 1)]
