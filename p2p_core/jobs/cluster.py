@@ -6,9 +6,10 @@ import logging
 import os
 import signal
 import socket
+import sys
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from .engine import Outcome
@@ -17,6 +18,8 @@ from .worker import carry_out
 
 LOCAL = "local"
 """Instead of an address: a cluster of this machine alone, for as long as the run lasts."""
+PATIENCE = 30.0
+"""Seconds without any worker after which somebody should know."""
 
 
 @dataclass
@@ -72,7 +75,7 @@ class RayWorkers:
         )(Worker)
         self._hire = lambda: actor.remote(threads)
         for _ in range(self.count):
-            self._idle.put(self._hired_anew())
+            self._hire_another()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -82,21 +85,35 @@ class RayWorkers:
         self._ray.shutdown()
 
     def submit(self, job: Job) -> Future[Outcome]:
-        actor = self._idle.get()
+        actor = self._free_actor()
         future: Future[Outcome] = actor.carry_out.remote(job).future()
 
         def free(done: Future[Outcome]) -> None:
             """An actor that failed is replaced: one that died takes no more jobs."""
             self._pending.discard(done)
-            self._idle.put(self._hired_anew() if done.exception() else actor)
+            if done.exception():
+                self._hire_another()
+            else:
+                self._idle.put(actor)
 
         self._pending.add(future)
         future.add_done_callback(free)
         return future
 
-    def _hired_anew(self) -> Any:
-        self._hired.append(self._hire())
-        return self._hired[-1]
+    def _free_actor(self) -> Any:
+        try:
+            return self._idle.get(timeout=PATIENCE)
+        except Empty:
+            if not self._pending:
+                sys.stderr.write("Waiting for the cluster to start a worker.\n")
+            return self._idle.get()
+
+    def _hire_another(self) -> None:
+        """An actor that takes jobs when it is there: its machine may be gone, or busy for long."""
+        actor = self._hire()
+        self._hired.append(actor)
+        there: Future[Any] = actor.__ray_ready__.remote().future()
+        there.add_done_callback(lambda _: self._idle.put(actor))
 
 
 def _knock(address: str) -> None:

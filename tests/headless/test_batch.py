@@ -84,6 +84,39 @@ def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(cluster
     assert len(log(tmp_path)) == len(attempts)
 
 
+def test_a_machine_that_is_lost_loses_nothing_and_nothing_is_done_twice(
+    tmp_path, monkeypatch, capsys
+):
+    """Of a cluster of two, here two Ray nodes of this one; the other does the rest alone."""
+    monkeypatch.setattr("p2p_core.jobs.cluster.PATIENCE", 0.0)
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs the ray extra")
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        machine = cluster.add_node(num_cpus=1)
+        todo = jobs(tmp_path, 10, steps=20)
+
+        def lose() -> None:
+            while len({one["worker"] for one in log(tmp_path)}) < 2:
+                time.sleep(0.01)
+            cluster.remove_node(machine, allow_graceful=False)
+
+        thread = threading.Thread(target=lose, daemon=True)
+        thread.start()
+        summary = run(todo, tmp_path, workers_of(2, cluster.address), quiet=True)
+        thread.join()
+    finally:
+        cluster.shutdown()
+    assert not summary.failed
+    assert done(tmp_path) == [job.name for job in todo]
+    attempts = log(tmp_path)
+    succeeded = Counter(one["name"] for one in attempts if one["error"] is None)
+    assert succeeded == Counter(job.name for job in todo)
+    assert len({one["worker"] for one in attempts} - {0}) == 2
+    (lost,) = (one for one in attempts if one["error"] is not None)
+    assert "worker died" in lost["error"]
+    assert capsys.readouterr().err.count("Waiting for the cluster to start a worker.") == 1
+
+
 def test_workers_make_the_pictures_that_one_edit_makes(tmp_path):
     from p2p_core.jobs.studio import Studio
 
