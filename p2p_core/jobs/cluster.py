@@ -90,11 +90,11 @@ class RayWorkers:
 
         def free(done: Future[Outcome]) -> None:
             """An actor that failed is replaced: one that died takes no more jobs."""
-            self._pending.discard(done)
             if done.exception():
                 self._hire_another()
             else:
                 self._idle.put(actor)
+            self._pending.discard(done)
 
         self._pending.add(future)
         future.add_done_callback(free)
