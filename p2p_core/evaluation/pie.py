@@ -32,27 +32,32 @@ KINDS: Mapping[str, str] = {
 }
 """Of edits, by their numbers in the mapping file."""
 
+PUBLISHED: Mapping[str, Any] = {
+    "inject_swapped": False,
+    "cross_replace_end": 0.4,
+    "self_replace_end": 0.6,
+    "self_replace_reach": 0.5,
+}
+"""Prompt-to-Prompt as in the published runs, but for how timesteps are spaced there."""
+SPACED: Mapping[str, Any] = {**PUBLISHED, "scheduler": "ddim_uniform"}
+
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    "ddim": {"inversion": "ddim"},
-    "null-text": {"inversion": "null-text", "authors_schedule": True},
-    "negative-prompt": {"inversion": "negative-prompt"},
-    "direct": {"inversion": "direct"},
-    "null-text-fast": {"inversion": "null-text"},
-    "direct-shared": {"inversion": "direct-shared"},
+    "ddim": {**SPACED, "inversion": "ddim"},
+    "null-text": {**SPACED, "inversion": "null-text", "authors_schedule": True},
+    "negative-prompt": {**SPACED, "inversion": "negative-prompt"},
+    "direct": {**SPACED, "inversion": "direct"},
+    "null-text-fast": {**SPACED, "inversion": "null-text"},
+    "direct-shared": {**SPACED, "inversion": "direct-shared"},
     "edit-friendly": {
+        **PUBLISHED,
         "inversion": "edit-friendly",
         "sampler": "euler_ancestral",
-        "scheduler": "normal",
         "denoise": 0.7,
     },
     "infedit": {
         "infedit": True,
-        "inject_swapped": True,
-        "reweight": (),
         "cross_replace_end": 0.7,
         "self_replace_end": 0.7,
-        "self_replace_reach": 1.0,
-        "scheduler": "normal",
         "steps": 12,
         "cfg": 2.3,
     },
@@ -108,20 +113,16 @@ class Case:
         before, after = self.blend or ("", "")
         before = before if _stands_in(before, self.prompt) else ""
         after = after if _stands_in(after, self.edited_prompt) else ""
-        blend = f"{before}={after}" if before or after else ""
-        if method == "infedit":  # which blends by the edited prompt's, its first one
-            blend = f"={after} #1" if after else ""
-        published: dict[str, Any] = {
-            "inject_swapped": False,
-            "reweight": (f"{after}={AMPLIFIED:g}",) if after else (),
-            "blend": (blend,) if blend else (),
-            "cross_replace_end": 0.4,
-            "self_replace_end": 0.6,
-            "self_replace_reach": 0.5,
-            "scheduler": "ddim_uniform",
-        }
+        own = METHODS[method]
+        if "infedit" in own:  # which blends by the edited prompt's, its first one
+            words = {"blend": (f"={after} #1",) if after else ()}
+        else:
+            words = {
+                "reweight": (f"{after}={AMPLIFIED:g}",) if after else (),
+                "blend": (f"{before}={after}",) if before or after else (),
+            }
         given = {"source": self.prompt, "refine": self.edited_prompt, "image": str(self.image)}
-        return Edit(**given, **{**published, **settings, **METHODS[method]})
+        return Edit(**given, **words, **{**settings, **own})
 
 
 def _stands_in(word: str, prompt: str) -> bool:

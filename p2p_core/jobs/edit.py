@@ -20,6 +20,21 @@ from ..tokens import Prompt
 if TYPE_CHECKING:
     from ..hosts.diffusers.sampling import Settings
 
+NOT_INFEDITS = (
+    "swap",
+    "reweight",
+    "inject_swapped",
+    "inversion",
+    "inversion_file",
+    "inner_steps",
+    "authors_schedule",
+    "self_replace_reach",
+    "sampler",
+    "scheduler",
+    "denoise",
+)
+"""What an edit by InfEdit does not know."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -186,12 +201,8 @@ class Edit(Sampling):
         """Raises `ValueError` for what InfEdit does not know."""
         if not self.infedit:
             return
-        ours = (
-            *("swap", "reweight", "inject_swapped", "inversion", "inversion_file", "inner_steps"),
-            *("authors_schedule", "self_replace_reach", "sampler", "scheduler", "denoise"),
-        )
         defaults = {field.name: field.default for field in fields(self)}
-        given = [_option(name) for name in ours if getattr(self, name) != defaults[name]]
+        given = [_option(name) for name in NOT_INFEDITS if getattr(self, name) != defaults[name]]
         missing = [_option(name) for name in ("image", "refine") if getattr(self, name) is None]
         if given or missing:
             wrong = ", ".join([*given, *(f"no {name}" for name in missing)])

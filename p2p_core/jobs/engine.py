@@ -84,8 +84,10 @@ class Summary:
     """Of all workers together, on cases."""
 
     def complaints(self) -> list[str]:
-        places = {job.name: f" ({job.place})" if job.place else "" for job, _ in self.failed}
-        return [f"{job.name}{places[job.name]}: {error}" for job, error in self.failed]
+        return [
+            f"{job.name} ({job.place}): {error}" if job.place else f"{job.name}: {error}"
+            for job, error in self.failed
+        ]
 
     def told(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -112,7 +112,10 @@ def attached(unet: Any) -> Iterator[Call]:
 
 @contextmanager
 def replaced(unet: Any, processor: Any) -> Iterator[None]:
-    """While it lasts, the UNet's attention is done by a processor. Raises as `attached` does."""
+    """While it lasts, the UNet's attention is done by a processor, or by one of a layer's name.
+
+    Raises as `attached` does.
+    """
     before = unet.attn_processors
     others = {
         type(one).__name__

@@ -25,7 +25,7 @@ from ...controller import Chain, Rows, plan
 from ...demo.meter import compare
 from ...edits import SelfInjection, WordSwap
 from ...schedules import Schedule, Window
-from .attention import Call, Processor, cross_attention_sides
+from .attention import Call, Processor, cross_attention_sides, replaced
 from .demo import assembled
 from .explicit import REPLACED, Explicit, Store
 from .pipeline import Model
@@ -101,16 +101,11 @@ class Bench:
 
         def work() -> Tensor:
             unet = self.model.pipeline.unet
-            before = unet.attn_processors
-            store = Store(len(before))
-            mapper = self._mapper()
-            unet.set_attn_processor(
-                {name: Explicit(store, mapper, "attn2" in name) for name in before}
-            )
-            try:
+            names = list(unet.attn_processors)
+            store, mapper = Store(len(names)), self._mapper()
+            layers = {name: Explicit(store, mapper, "attn2" in name) for name in names}
+            with replaced(unet, layers):
                 return self._pipeline(self.model.pipeline)
-            finally:
-                unet.set_attn_processor(before)
 
         return work
 

@@ -6,6 +6,7 @@ row's are replaced, and all are multiplied out. To be measured beside, not to be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,11 +57,10 @@ class Explicit:
         attention_mask: Tensor | None = None,
     ) -> Tensor:
         text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = (
-            attn.head_to_batch_dim(part)
-            for part in (attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text))
-        )
-        maps = attn.get_attention_scores(q, k, attention_mask)
+        return by_maps(attn, hidden_states, text, attention_mask, self.replace)
+
+    def replace(self, maps: Tensor) -> None:
+        """Keep the maps of both rows and put the source's in the edited row's place."""
         conditional = maps[len(maps) // 2 :]
         self.store.take(conditional)
         source, edited = conditional.chunk(2)
@@ -69,5 +69,21 @@ class Explicit:
         elif maps.shape[1] <= REPLACED:
             edited.copy_(source)
         self.store.after_layer()
-        output = attn.batch_to_head_dim(torch.bmm(maps, v))
-        return attn.to_out[1](attn.to_out[0](output))
+
+
+def by_maps(
+    attn: Any,
+    hidden_states: Tensor,
+    text: Tensor,
+    attention_mask: Tensor | None,
+    change: Callable[[Tensor], None],
+) -> Tensor:
+    """A layer's attention with its maps made, float[rows·heads pixels tokens], and changed."""
+    q, k, v = (
+        attn.head_to_batch_dim(part)
+        for part in (attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text))
+    )
+    maps = attn.get_attention_scores(q, k, attention_mask)
+    change(maps)
+    output = attn.batch_to_head_dim(torch.bmm(maps, v))
+    return attn.to_out[1](attn.to_out[0](output))

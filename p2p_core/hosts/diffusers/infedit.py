@@ -29,6 +29,7 @@ from ...alignment import matching
 from ...inversion.task import Embedding, preserving
 from ...local_blend import chosen_side
 from .attention import cross_attention_sides, plain_attention, replaced
+from .explicit import by_maps
 from .pipeline import Model
 from .sampling import Result, Settings
 
@@ -86,7 +87,7 @@ class Words:
                 marked[new] = theirs[old] in wanted
         for word in blended:
             marked[after.tokens_of(word)] = True
-        return cls(source, shared, marked)
+        return cls(*(one.to(model.device) for one in (source, shared, marked)))
 
 
 class Control:
@@ -98,17 +99,18 @@ class Control:
 
     def __init__(self, words: Words, layer: tuple[int, int]) -> None:
         self.words, self.layer = words, layer
+        self.looking = bool(words.blended.any())
         self.cross = self.own = True
         self.seen = torch.zeros(())
 
     def cross_attention(self, maps: Tensor) -> None:
         """Look at maps of all rows, float[rows·heads pixels tokens], and put in what is taken."""
         _, edited, layout = maps[len(maps) // 2 :].chunk(3)
-        looking = maps.shape[1] == self.layer[0] * self.layer[1] and bool(self.words.blended.any())
+        looking = self.looking and maps.shape[1] == self.layer[0] * self.layer[1]
         if not (looking or self.cross):
             return
-        shared, source = self.words.shared.to(maps), self.words.source.to(maps.device)
-        taken = layout[..., source] * shared + edited * (1 - shared)
+        shared = self.words.shared.to(maps.dtype)
+        taken = layout[..., self.words.source] * shared + edited * (1 - shared)
         if looking:
             self.seen = self.seen + taken.float().mean(0)
         if self.cross:
@@ -133,19 +135,12 @@ class Processor:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text)
-        if encoder_hidden_states is None:
-            q, k, v = (
-                part[rows] for part, rows in zip((q, k, v), self.control.rows(), strict=True)
-            )
-            output = plain_attention(attn.heads, q, k, v)
-        else:
-            q, k, v = (attn.head_to_batch_dim(part) for part in (q, k, v))
-            maps = attn.get_attention_scores(q, k, attention_mask)
-            self.control.cross_attention(maps)
-            output = attn.batch_to_head_dim(torch.bmm(maps, v))
-        return attn.to_out[1](attn.to_out[0](output))
+        control, text = self.control, encoder_hidden_states
+        if text is not None:
+            return by_maps(attn, hidden_states, text, attention_mask, control.cross_attention)
+        parts = zip((attn.to_q, attn.to_k, attn.to_v), control.rows(), strict=True)
+        q, k, v = (project(hidden_states)[rows] for project, rows in parts)
+        return attn.to_out[1](attn.to_out[0](plain_attention(attn.heads, q, k, v)))
 
 
 @torch.no_grad()
@@ -207,8 +202,7 @@ def _guided(model: Model, x: Tensor, sigma: float, text: Embedding, cfg: float) 
 
 def _where(control: Control, size: Sequence[int], spread: float) -> Tensor:
     """Where the blended words have been seen: bool[height width]. `spread` is 1 / √ᾱ."""
-    seen = control.seen[:, control.words.blended.to(control.seen.device)]
-    coarse = seen.amax(1).view(1, 1, *control.layer)
+    coarse = control.seen[:, control.words.blended].amax(1).view(1, 1, *control.layer)
     fine = F.interpolate(coarse, size=tuple(size))[0, 0]
     return fine / fine.max() > max(THRESHOLD, EARLY * spread)
 
