@@ -86,7 +86,7 @@ def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]
             only = {"source_words": pair.words, "edited_words": pair.replacement}
             plain = swap(pair, kind)
             chains = [[plain], [plain, ("P2P_LocalBlend", only)]]
-            shot = studio.shoot(pair.prompt, chains, seeds, seed + n, reprompt=True)
+            shot = studio.shoot(pair.prompt, chains, seeds, seed + n, pair.edited)
             edited, local = shot["p2p"][:seeds], shot["p2p"][seeds:]
             for source, again, picture, kept in zip(
                 shot["source"], shot["reprompt"], edited, local, strict=True
@@ -112,16 +112,19 @@ def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]
 def refinements(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
     """A pattern word added to a prompt; yields after every prompt."""
     exhibit = Exhibit()
-    success: list[bool] = []
+    scores: dict[str, list[Score]] = {"reprompt": [], "p2p": []}
     shifts: list[float] = []
     images: list[np.ndarray] = []
     captions: list[str] = []
     for n, pair in enumerate(ADDED):
         refine = ("P2P_Refine", {"edited_prompt": pair.edited, **REFINE_WINDOWS})
-        shot = studio.shoot(pair.prompt, [[refine]], seeds, seed + n, reprompt=True)
-        for source, picture in zip(shot["source"], shot["p2p"], strict=True):
+        shot = studio.shoot(pair.prompt, [[refine]], seeds, seed + n, pair.edited)
+        for source, again, picture in zip(
+            shot["source"], shot["reprompt"], shot["p2p"], strict=True
+        ):
+            scores["reprompt"].append(Score.of(source, again, pair))
+            scores["p2p"].append(Score.of(source, picture, pair))
             before, after = recognise(source), recognise(picture)
-            success.append(all(all(right.values()) for right in matches(after, pair.wanted)))
             if before.items:
                 here = before.items[0]
                 places = [np.hypot(i.x - here.x, i.y - here.y) for i in after.items]
@@ -130,9 +133,11 @@ def refinements(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit
             images += [shot["source"][0], shot["reprompt"][0], shot["p2p"][0]]
             captions += [pair.prompt, pair.edited, pair.edited]
         yield exhibit
+    figures = {name: summary(some) for name, some in scores.items()}
     exhibit.figures["refine"] = {
-        "edit_success": float(np.mean(success)),
+        "edit_success": figures["p2p"]["edit_success"],
         "centroid_shift": float(np.mean(shifts)),
+        **figures,
     }
     heads = ("source", "re-prompted, same seed", "Prompt-to-Prompt")
     exhibit.sheet = grid(images, captions, columns=3, heads=heads, scale=2)

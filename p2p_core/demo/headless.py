@@ -35,7 +35,7 @@ class HeadlessStudio:
         chains: Sequence[Sequence[Link]],
         seeds: int,
         seed: int,
-        reprompt: bool = False,
+        reprompt: str | None = None,
         maps: str | None = None,
     ) -> dict[str, list[np.ndarray]]:
         """As every `Photographer`."""
@@ -50,11 +50,9 @@ class HeadlessStudio:
             result, seen = sample_and_look(self.model, text, edits, latent, words, **rest)
         pictures = self.model.to_pictures(torch.cat([result.source, result.edited]))
         shot = {"source": list(pictures[:seeds]), "p2p": list(pictures[seeds:])}
-        if reprompt:
-            kept = [link for link in chains[-1] if link[0] != "P2P_LocalBlend"]
-            chain = tuple(edit_of(link, free=True) for link in kept)
-            free = sample(self.model, text, [chain], latent, **rest)
-            shot["reprompt"] = list(self.model.to_pictures(free.edited))
+        if reprompt is not None:
+            free = sample(self.model, reprompt, [], latent, **rest)
+            shot["reprompt"] = list(self.model.to_pictures(free.source))
         if seen:
             shown = [torch.from_numpy(picture / 255).float() for picture in pictures]
             heatmaps = draw(seen, shown).heatmaps
@@ -62,8 +60,8 @@ class HeadlessStudio:
         return shot
 
 
-def edit_of(link: Link, free: bool = False) -> Any:
-    """An edit node as the core's edit; `free`: its words alone, without control."""
+def edit_of(link: Link) -> Any:
+    """An edit node as the core's edit."""
     kind, given = link
     inputs: Mapping[str, Any] = {
         "cross_replace_end": 0.8,
@@ -71,8 +69,6 @@ def edit_of(link: Link, free: bool = False) -> Any:
         "word_windows": "",
         **given,
     }
-    if free:
-        inputs = {**inputs, "cross_replace_end": 0.0, "self_replace_end": 0.0, "word_windows": ""}
     windows = Schedule(
         Window(0, inputs["cross_replace_end"]), parse_windows(inputs["word_windows"])
     )

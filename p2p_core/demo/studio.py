@@ -29,14 +29,14 @@ class Photographer(Protocol):
         chains: Sequence[Sequence[Link]],
         seeds: int,
         seed: int,
-        reprompt: bool = False,
+        reprompt: str | None = None,
         maps: str | None = None,
     ) -> dict[str, list[np.ndarray]]:
         """Pictures, uint8[height width 3], of a prompt and chains of edits of it.
 
         Returns "source" with `seeds` pictures, "p2p" with as many for each chain, one chain after
-        the other, if wanted "reprompt" (the last chain's prompt without control), and "maps" with
-        a heatmap for each of the words in `maps`.
+        the other, and if wanted "reprompt" (those of the prompt `reprompt`, from the same noise and
+        without control) and "maps" with a heatmap for each of the words in `maps`.
         """
         ...
 
@@ -56,7 +56,7 @@ class Studio:
         chains: Sequence[Sequence[Link]],
         seeds: int,
         seed: int,
-        reprompt: bool = False,
+        reprompt: str | None = None,
         maps: str | None = None,
     ) -> dict[str, list[np.ndarray]]:
         """As every `Photographer`."""
@@ -66,8 +66,10 @@ class Studio:
         by_type(prompt, "P2P_KSampler").update(seed=seed)
         by_type(prompt, "KSampler").update(seed=seed)
         saved = {self._prefix(node): name for name, node in prompt.items() if self._prefix(node)}
-        if not reprompt:
+        if reprompt is None:
             del prompt[saved["reprompt"]]
+        else:
+            self._prompt_of(prompt, "KSampler")["text"] = reprompt
         if maps is not None:
             self._add_maps(prompt, saved, maps)
         outputs = self.server.queue(prompt)
@@ -104,6 +106,12 @@ class Studio:
             if options and "default" in options[0]
         }
         return {"class_type": class_type, "inputs": {**defaults, **inputs}}
+
+    @staticmethod
+    def _prompt_of(prompt: dict[str, Any], class_type: str) -> dict[str, Any]:
+        """Inputs of the text encoder that a sampler's positive prompt comes from."""
+        encoder, _ = by_type(prompt, class_type)["positive"]
+        return prompt[encoder]["inputs"]
 
     def _add_maps(self, prompt: dict[str, Any], saved: Mapping[str, str], words: str) -> None:
         sampler = next(n for n, node in prompt.items() if node["class_type"] == "P2P_KSampler")

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from p2p_core.demo import showcase
+from p2p_core.demo import exhibits, showcase
 from p2p_core.demo.headless import HeadlessStudio
 from p2p_core.demo.recognise import recognise
 from p2p_core.hosts.locate import HostNotFound
@@ -16,19 +16,33 @@ BLEND = ("P2P_LocalBlend", {"source_words": "circle", "edited_words": "star"})
 
 def test_the_pictures_of_a_prompt():
     text = "a red circle on the grass"
-    shot = HeadlessStudio().shoot(text, [[SWAP], [SWAP, BLEND]], 2, 0, reprompt=True, maps="circle")
+    edited, studio = text.replace("circle", "star"), HeadlessStudio()
+    shot = studio.shoot(text, [[SWAP], [SWAP, BLEND]], 2, 0, edited, maps="circle")
     assert {name: len(some) for name, some in shot.items()} == {
         "source": 2,
         "p2p": 4,
         "reprompt": 2,
         "maps": 2,
     }
+    alone = studio.shoot(edited, [], 2, 0)["source"]
+    assert np.array_equal(shot["reprompt"], alone), "the edited prompt by itself, uncontrolled"
     assert recognise(shot["source"][0]).items[0].shape == "circle"
     assert recognise(shot["p2p"][0]).items[0].shape == "star"
     outside = [
         np.abs(shot["source"][0].astype(int) - one) for one in (shot["p2p"][2], shot["p2p"][0])
     ]
     assert outside[0].mean() < outside[1].mean()
+
+
+def test_a_refinement_is_measured_beside_re_prompting(monkeypatch):
+    monkeypatch.setattr(exhibits, "ADDED", exhibits.ADDED[:1])
+    (exhibit,) = exhibits.refinements(HeadlessStudio(), 2, 3)
+    figures = exhibit.figures["refine"]
+    for name in ("reprompt", "p2p"):
+        assert set(figures[name]) == {"background_psnr", "edit_success"}
+        assert np.isfinite(figures[name]["background_psnr"])
+    assert figures["edit_success"] == figures["p2p"]["edit_success"]
+    assert figures["p2p"]["background_psnr"] > figures["reprompt"]["background_psnr"]
 
 
 def test_diffusers_takes_the_place_of_comfyui_and_says_so(monkeypatch, tmp_path, capsys):

@@ -69,6 +69,13 @@ def test_edits_that_change_nothing_give_the_source(studio: Studio) -> None:
     assert [level(picture, shot["source"][0]) <= 1 for picture in shot["p2p"]] == [True] * 3
 
 
+def test_a_re_prompted_picture_is_of_one_prompt_however_many_edits(studio: Studio) -> None:
+    edited = PROMPT.replace("circle", "star")
+    shot = studio.shoot(PROMPT, [[SWAP], [SWAP]], 1, 3, edited)
+    alone = studio.shoot(edited, [[("P2P_Reweight", {"words": "red: 1"})]], 1, 3)["source"]
+    assert level(shot["reprompt"][0], alone[0]) <= 1
+
+
 def test_a_reweighted_word_and_a_blend_act(studio: Studio) -> None:
     chains: Sequence[Sequence[Link]] = [
         [("P2P_Reweight", {"words": "red: -2, grass", "factor": 2.0})],
