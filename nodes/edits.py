@@ -56,14 +56,14 @@ def self_inputs(end: float, names: list[str]) -> list[Any]:
         ),
         "self_replace_reach": io.Float.Input(
             "self_replace_reach",
-            default=1.0,
-            min=0.01,
+            default=0.0,
+            min=0.0,
             max=1.0,
             step=0.01,
             tooltip="Which layers take the source's self-attention: those whose side is up to this "
-            "fraction of the latent's side, 0.01 to 1. 1 is every layer; 0.25 is the paper's "
-            "choice for 512-pixel Stable Diffusion (16×16 layers and below), which leaves fine "
-            "texture free.",
+            "fraction of the latent's side. 0 is automatic: layers of up to 32×32 cells, as the "
+            "authors have it for photographs, which leaves fine texture free. 1 is every layer; "
+            "0.25 is the paper's choice for 512-pixel Stable Diffusion (16×16 cells and below).",
         ),
     }
     return [inputs[name] for name in names]
@@ -105,8 +105,11 @@ def chain_input() -> Any:
 
 
 def self_injection(start: float, end: float, reach: float) -> SelfInjection:
-    """From a node's inputs; raises `ValueError` as `Window` and `SelfInjection` do."""
-    return SelfInjection(Window(start, end), reach)
+    """From a node's inputs, where a reach of 0 is automatic.
+
+    Raises `ValueError` as `Window` and `SelfInjection` do.
+    """
+    return SelfInjection(Window(start, end), reach or None)
 
 
 class P2PWordSwap(io.ComfyNode):

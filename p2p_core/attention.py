@@ -14,13 +14,20 @@ from math import floor, log2
 import torch
 from torch import Tensor
 
-from .edits import Pair
+from .edits import Pair, Reach
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A function that computes attention.
 
 attention(q[rows pixels channels], k[rows tokens channels], v[rows tokens channels])
 → [rows pixels channels].
+"""
+
+
+AUTOMATIC_PIXELS = 32**2
+"""Pixels of the largest layers into which self-attention is injected where no reach is given.
+
+The rule of the authors' null-text notebook and of the published PIE-Bench runs.
 """
 
 
@@ -117,27 +124,37 @@ class SelfEdit:
     @classmethod
     def of(
         cls,
-        injected: Sequence[tuple[int, int, float]],
+        injected: Sequence[tuple[int, int, Reach]],
         rows: int,
         latent_pixels: int,
         device: torch.device,
     ) -> SelfEdit | None:
-        """From each injected row, its source row and its reach (see `edits.SelfInjection`).
+        """From each injected row, its source row and a reach of it (see `edits.SelfInjection`).
 
-        A UNet halves sides and rounds up, so a layer of a quarter of an odd side is a little larger
-        than that. It counts as a quarter: the next size has four times its pixels. None if there
-        is nothing to inject.
+        A row of several reaches stands there once for each. None if there is nothing to inject.
         """
+        limits = [(row, source, _limit(reach, latent_pixels)) for row, source, reach in injected]
         gathers: list[tuple[float, Tensor]] = []
-        for least in sorted({reach for *_, reach in injected}):
+        for least in sorted({limit for *_, limit in limits}):
             gather = torch.arange(rows)
-            for row, source, reach in injected:
-                if reach >= least:
+            for row, source, limit in limits:
+                if limit >= least:
                     gather[row] = source
-            side = 2.0 ** floor(log2(least * (1 + 1e-3)))
-            gathers.append((2 * side**2 * latent_pixels, gather.to(device)))
+            gathers.append((least, gather.to(device)))
         return cls(rows, tuple(gathers)) if gathers else None
 
     def gather(self, pixels: int) -> Tensor | None:
         """int64[rows]: whose queries and keys each row takes at `pixels` pixels; None: its own."""
         return next((gather for too_many, gather in self.gathers if pixels < too_many), None)
+
+
+def _limit(reach: Reach, latent_pixels: int) -> float:
+    """Pixels of a layer that are too many for a reach.
+
+    A UNet halves sides and rounds up, so a layer of a quarter of an odd side is a little larger than
+    that. It counts as a quarter: the next size has four times its pixels.
+    """
+    if reach is None:
+        return AUTOMATIC_PIXELS + 1
+    side = 2.0 ** floor(log2(reach * (1 + 1e-3)))
+    return 2 * side**2 * latent_pixels

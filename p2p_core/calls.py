@@ -16,25 +16,29 @@ from torch import Tensor
 from .attention import Attend, CrossEdit, RowEdit, SelfEdit
 from .attention_maps import WordMaps, word_maps
 from .controller import Controller, Rows
+from .edits import Reach
 
 
 def row_edits(
     controller: Controller, rows: Rows, start: int, progress: float, tokens: int
-) -> Iterator[tuple[RowEdit, float]]:
-    """Every edited row with its self-attention reach, of a call in which `rows` begin at `start`.
+) -> Iterator[tuple[RowEdit, frozenset[Reach]]]:
+    """Every edited row with its self-attention reaches, of a call where `rows` begin at `start`.
 
     Texts have `tokens` tokens. Raises `ValueError` as `Controller.at` does.
     """
     for branch, moment in enumerate(controller.at(progress, tokens)):
         for row, source in rows.pairs(branch):
-            yield RowEdit(start + row, start + source, moment.pair), moment.self_reach
+            yield RowEdit(start + row, start + source, moment.pair), moment.self_reaches
 
 
 def joined(
-    edits: Sequence[tuple[RowEdit, float]], rows: int, size: torch.Size, device: torch.device
+    edits: Sequence[tuple[RowEdit, frozenset[Reach]]],
+    rows: int,
+    size: torch.Size,
+    device: torch.device,
 ) -> tuple[CrossEdit | None, SelfEdit | None]:
     """The edits of a call of `rows` rows and latents of `size` (height, width)."""
-    injected = [(edit.row, edit.source, reach) for edit, reach in edits if reach]
+    injected = [(edit.row, edit.source, reach) for edit, reaches in edits for reach in reaches]
     return (
         CrossEdit.of([edit for edit, _ in edits], rows, device),
         SelfEdit.of(injected, rows, size[0] * size[1], device),

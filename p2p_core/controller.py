@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .alignment import Draft, Span, align, mapper
-from .edits import Edit, Pair, Refine, SelfInjection, factors, held_tokens
+from .edits import Edit, Pair, Reach, Refine, SelfInjection, factors, held_tokens
 from .local_blend import LocalBlend
 from .schedules import Schedule, Window
 from .tokens import Prompt
@@ -44,8 +44,8 @@ class Moment:
     """What a branch does at one moment of sampling."""
 
     pair: Pair
-    self_reach: float
-    """Self-attention is injected in layers up to this fraction of the latent's side; 0: nowhere."""
+    self_reaches: frozenset[Reach]
+    """Self-attention is injected in layers up to the furthest of these; none: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,12 @@ class Branch:
     blend: LocalBlend | None
 
     def weights(self, progress: float) -> tuple[float, ...]:
-        """All that a moment depends on: every window's weight, then the self-attention reach."""
+        """All that a moment depends on: every window's weight, self-attention's last."""
         weights = [weight for acting in self.acting for weight in acting.weights(progress)]
-        reaches = [i.reach for i in self.injections if i.window.weight(progress)]
-        return (*weights, max(reaches, default=0.0))
+        return (*weights, *(one.window.weight(progress) for one in self.injections))
 
     def at(self, progress: float) -> Moment:
-        """The branch's pair and self-attention reach at this progress of sampling, 0–1."""
+        """The branch's pair and self-attention reaches at this progress of sampling, 0–1."""
         pair = Pair.untouched(*self.carried.shape)
         alphas = {n: a.alpha(progress) for n, a in enumerate(self.acting) if a.windows}
         holding = [alpha for n, alpha in alphas.items() if self.acting[n].held.any()]
@@ -99,7 +98,8 @@ class Branch:
             alpha = alphas.get(n, longest)
             pair = pair.holding(self.carried, alpha * acting.held)
             pair = pair.scaled(1 + alpha * (acting.factors - 1))
-        return Moment(pair, self.weights(progress)[-1])
+        injecting = (one for one in self.injections if one.window.weight(progress))
+        return Moment(pair, frozenset(one.reach for one in injecting))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Controller:
             moment = branch.at(progress)
             source, edited = length // self.source.length, length // branch.edited.length
             pair = moment.pair.tiled(source, edited).to(dtype)
-            moments.append(Moment(pair, moment.self_reach))
+            moments.append(Moment(pair, moment.self_reaches))
         return moments
 
 

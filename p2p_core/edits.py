@@ -66,17 +66,21 @@ class Pair:
         return Pair(self.inject.to(dtype), self.keep.to(dtype))
 
 
+Reach = float | None
+"""The largest side of a layer, as a fraction of the latent's side; None: automatic."""
+
+
 @dataclass(frozen=True)
 class SelfInjection:
     """When and where an edited row takes the source row's self-attention map.
 
-    Paper section 4, "f(t)". `reach` is the largest side of a layer, as a fraction of the latent's
-    side, that it is done in: 0.25 is the 16×16 layers of a 64×64 latent and below, 1 is every
-    layer.
+    Paper section 4, "f(t)". `reach` says up to which layers it is done: 0.25 is the 16×16 layers of
+    a 64×64 latent and below, 1 is every layer. Automatic is the authors' own rule, layers of up to
+    32×32 cells whatever the latent's size (`attention.AUTOMATIC_PIXELS`).
     """
 
     window: Window = field(default_factory=Window)
-    reach: float = 1.0
+    reach: Reach = None
 
     def __post_init__(self) -> None:
         if self.window.fade:
@@ -85,11 +89,11 @@ class SelfInjection:
                 f"{self.window.fade:g}. Self-attention is all the source's or all its own: "
                 "set the fade to 0."
             )
-        if not 0 < self.reach <= 1:
+        if self.reach is not None and not 0 < self.reach <= 1:
             raise ValueError(
                 f"Expected a self-attention reach above 0 and up to 1, got {self.reach:g}. "
                 "It is a fraction of the latent's side: 1 means every layer, 0.25 layers of a "
-                "quarter side and below."
+                "quarter side and below. Leave it out for layers of up to 32×32 cells."
             )
 
 

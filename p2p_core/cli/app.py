@@ -57,7 +57,7 @@ def edit(
     authors_schedule: given.Authors = False,
     cross_replace_end: given.CrossEnd = 0.8,
     self_replace_end: given.SelfEnd = 0.4,
-    self_replace_reach: given.SelfReach = 1.0,
+    self_replace_reach: given.SelfReach = None,
     infedit: given.InfEdit = False,
     as_json: given.AsJson = False,
 ) -> None:

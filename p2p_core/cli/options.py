@@ -37,7 +37,11 @@ Blend = Annotated[list[str] | None, typer.Option(help="Keep the edit to where th
 CrossEnd = Annotated[float, typer.Option("--cross-replace-end", help="How long layout is held.")]
 SelfEnd = Annotated[float, typer.Option("--self-replace-end", help="How long outlines are held.")]
 SelfReach = Annotated[
-    float, typer.Option("--self-replace-reach", help="Up to which layers, of the latent's side.")
+    float | None,
+    typer.Option(
+        "--self-replace-reach",
+        help="Up to which layers, of the latent's side, 1 being all; else of up to 32x32 cells.",
+    ),
 ]
 InfEdit = Annotated[
     bool,

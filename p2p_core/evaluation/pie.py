@@ -36,9 +36,11 @@ PUBLISHED: Mapping[str, Any] = {
     "inject_swapped": False,
     "cross_replace_end": 0.4,
     "self_replace_end": 0.6,
-    "self_replace_reach": 0.5,
 }
-"""Prompt-to-Prompt as in the published runs, but for how timesteps are spaced there."""
+"""Prompt-to-Prompt as in the published runs, but for how timesteps are spaced there.
+
+Their reach of self-attention, layers of up to 32×32 cells, is what an `Edit` does unasked.
+"""
 SPACED: Mapping[str, Any] = {**PUBLISHED, "scheduler": "ddim_uniform"}
 
 METHODS: Mapping[str, Mapping[str, Any]] = {

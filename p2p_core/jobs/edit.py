@@ -113,7 +113,8 @@ class Edit(Sampling):
     """Null texts as their authors find them: more and smaller steps, `inner_steps` not counting."""
     cross_replace_end: float = 0.8
     self_replace_end: float = 0.4
-    self_replace_reach: float = 1.0
+    self_replace_reach: float | None = None
+    """Up to which layers outlines are held, of the latent's side; None: of up to 32×32 cells."""
     infedit: bool = False
     """By InfEdit (Xu et al. 2024) instead, which inverts nothing and knows `refine` and `blend`."""
 

@@ -187,6 +187,20 @@ def test_odd_sizes_and_reach(demo):
     assert all(relative(one, two) > 1e-4 for one, two in pairwise(rows))
 
 
+@pytest.mark.parametrize(("size", "same"), [((16, 64), 1.0), ((28, 40), 0.5)])
+def test_automatic_reach_counts_cells(size, same, demo):
+    """Layers of up to 32² cells: all of a latent of 16×64, and the halved ones of 28×40."""
+    never = Schedule(Window(0, 0))
+    chains = [
+        (WordSwap("circle", "star", 1, never, SelfInjection(Window(), reach)),)
+        for reach in (None, 0.25, 0.5, 1.0)
+    ]
+    result = run(demo, *chains, latent=torch.zeros(1, 4, *size), settings=Settings(2, 3.0))
+    automatic, *others = result.edited.split(1)
+    alike = [relative(automatic, other) <= 1e-5 for other in others]
+    assert alike == [reach == same for reach in (0.25, 0.5, 1.0)]
+
+
 def test_models_that_lack_something_are_refused(sdxl):
     pipeline = sdxl.pipeline
     kept, pipeline.text_encoder_2 = pipeline.text_encoder_2, None

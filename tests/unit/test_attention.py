@@ -8,7 +8,7 @@ import itertools
 import pytest
 import torch
 
-from p2p_core.attention import CrossEdit, RowEdit
+from p2p_core.attention import CrossEdit, RowEdit, SelfEdit
 from p2p_core.edits import Pair
 
 HEADS, PIXELS, CHANNELS = 3, 20, 24
@@ -170,3 +170,22 @@ def test_two_swaps_compose_as_two_edits_in_a_row():
     assert cross is not None
     result = cross.attend(fused, q, k, v)
     assert torch.allclose(result[1:], output_of(twice[None], v[1:]), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("latent", [16 * 16, 16 * 64, 64 * 64, 96 * 128])
+def test_automatic_reach_is_a_count_of_cells(latent):
+    """The authors' rule, keys ≤ 32², whatever the latent's size or shape."""
+    edit = SelfEdit.of([(1, 0, None)], 2, latent, torch.device("cpu"))
+    assert edit is not None
+    assert edit.gather(32**2).tolist() == [0, 0]
+    assert edit.gather(32**2 + 1) is None
+
+
+def test_each_row_of_a_call_has_its_own_reaches():
+    """Row 2 has two, of which the further counts; 64×64 latents."""
+    reaches = [(1, 0, 0.25), (2, 0, None), (2, 0, 1.0), (3, 0, None)]
+    edit = SelfEdit.of(reaches, 4, 64**2, torch.device("cpu"))
+    assert edit is not None
+    assert edit.gather(16**2).tolist() == [0, 0, 0, 0]
+    assert edit.gather(32**2).tolist() == [0, 1, 0, 0]
+    assert edit.gather(64**2).tolist() == [0, 1, 0, 3]

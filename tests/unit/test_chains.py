@@ -55,7 +55,7 @@ def draw_schedule(random, words):
 
 
 def draw_self(random):
-    reach = random.choice((0.25, 0.5, 1.0))
+    reach = random.choice((None, 0.25, 0.5, 1.0))
     return SelfInjection(Window(0.0, random.randrange(11) / 10), reach)
 
 
@@ -175,7 +175,7 @@ def expected_mapper(case, window):
 
 
 def expected_map(case, progress, window, m_source, m_edited):
-    """The edited row's map, and how far up its self-attention is the source's.
+    """The edited row's map, and up to which layers its self-attention is the source's.
 
     Held tokens: α · M_src A + (1 − α) · M, one edit after the other; then, wherever in the chain
     they were written, the factors: M · (1 + α (c − 1)).
@@ -208,8 +208,8 @@ def expected_map(case, progress, window, m_source, m_edited):
         result = result.clone()
         for word, factor in link.weights:
             result[..., places[word]] *= 1 + share[places[word]] * (factor - 1)
-    reaches = [case.chain[n].self_injection for n in holders]
-    return result, max((own.reach for own in reaches if progress < own.window.end), default=0.0)
+    injections = [case.chain[n].self_injection for n in holders]
+    return result, {own.reach for own in injections if progress < own.window.end}
 
 
 def split_heads(x):
@@ -263,9 +263,9 @@ def check(source, cases, window, sources, progress):
     expected = [output_of(m_source, values[0])]
     for n, case in enumerate(cases):
         own = explicit_maps(q[list(rows.block(n))], keys[n + 1])
-        edited, reach = expected_map(case, progress, window, m_source, own)
+        edited, reaches = expected_map(case, progress, window, m_source, own)
         expected.append(output_of(edited, values[n + 1]))
-        assert moments[n].self_reach == reach
+        assert moments[n].self_reaches == reaches
     expected = torch.cat(expected)
     assert (ours - expected).abs().max() <= 1e-10 * expected.abs().max()
 

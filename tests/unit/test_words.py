@@ -228,10 +228,10 @@ def test_branch_acts_in_its_windows():
         self_injection=SelfInjection(Window(0, 0.3), 0.5),
     )
     assert branch.at(0.0).pair.is_untouched
-    assert branch.at(0.0).self_reach == 0.5
+    assert branch.at(0.0).self_reaches == {0.5}
     assert torch.equal(branch.at(0.2).pair.inject, torch.eye(77))
     assert not branch.at(0.2).pair.keep.any()
-    assert branch.at(0.3).self_reach == 0
+    assert branch.at(0.3).self_reaches == set()
     assert branch.at(0.5).pair.is_untouched
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...attention import Attend, CrossEdit, RowEdit, SelfEdit
 from ...calls import Look, joined, row_edits
+from ...edits import Reach
 from ...schedules import progress
 from .conditioning import CARRIED_KEY, Carried
 from .noise import shared_noise
@@ -138,7 +139,7 @@ class Run:
 
     def _row_edits(
         self, uuids: Sequence[Any], rows: int, here: float, tokens: int
-    ) -> Iterator[tuple[RowEdit, float]]:
+    ) -> Iterator[tuple[RowEdit, frozenset[Reach]]]:
         """Row edits and self-attention reaches of a call with these conditionings, in order."""
         chunk = rows // len(uuids)
         for n, name in enumerate(uuids):
