@@ -41,8 +41,8 @@ class P2PLocalBlend(io.ComfyNode):
                 io.String.Input(
                     "subtract_words",
                     default="",
-                    tooltip="Words of the edited prompt whose place must not change, taken out of "
-                    "the mask, separated by commas.",
+                    tooltip="Words whose place must not change, taken out of the mask: in the "
+                    "image of either prompt that has them, separated by commas.",
                 ),
                 fraction_input(
                     "threshold",

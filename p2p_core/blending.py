@@ -75,19 +75,17 @@ class Blending:
             unseen = n in self.maps and not self.maps[n].sums
             if here <= wanted.start + 1e-6 or (unseen and not done):
                 continue
-            source = edited = subtract = x.new_zeros(self.rows.sources, 1, 1)
+            block = list(edits(n))
+            source = edited = x.new_zeros(self.rows.sources, 1, 1)
+            subtract: list[Tensor] = []
             if n in self.maps:
-                seen = self.maps[n].mean()
-                source, edited, subtract = (
-                    seen[sources, 0],
-                    seen[list(edits(n)), 1],
-                    seen[list(edits(n)), 2],
-                )
+                seen, columns = self.maps[n].mean(), self.maps[n].columns
+                source, edited = seen[sources, 0], seen[block, 1]
+                subtract = [seen[rows, 2] for rows in (sources, block) if columns[rows, 2].any()]
             mask = wanted.mask(source, edited, subtract, self.size)
             background = x[sources]
             if wanted.background is not None:
                 background = noised(wanted.background, sigma)
-            block = list(edits(n))
             x[block] = blend(x[block], background.to(x), mask)
             self.masks[n] = mask
 
@@ -100,8 +98,8 @@ def _columns(controller: Controller, rows: Rows, branch: int, wanted: LocalBlend
     """Three looks, float[rows 3 tokens]: source words, edited words, words to subtract."""
     source, edited = controller.source, controller.branches[branch].edited
     columns = torch.zeros(rows.total, 3, controller.length)
-    own, words, subtract = wanted.columns(source, edited)
-    columns[list(rows.block(-1)), 0] = own.repeat(controller.length // source.length)
-    columns[list(rows.block(branch)), 1] = words.repeat(controller.length // edited.length)
-    columns[list(rows.block(branch)), 2] = subtract.repeat(controller.length // edited.length)
+    for look, own in enumerate(wanted.columns(source, edited)):
+        copies, block = controller.length // len(own.words), list(rows.block((-1, branch)[look]))
+        columns[block, look] = own.words.repeat(copies)
+        columns[block, 2] = own.subtract.repeat(copies)
     return columns

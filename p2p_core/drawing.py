@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from einops import repeat
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -16,13 +15,16 @@ from .attention_maps import Seen, enlarged, normalised
 PLAIN_SIDE = 256
 """Shorter side in pixels of a drawing that has no image to lie on."""
 
-STRIP = 8
-"""Steps that a strip shows at most."""
+STRIP, STRIP_SIDE = 8, 128
+"""Steps that a strip shows at most, and the shorter side in pixels of each.
+
+A map has few cells, and there is a strip for every word of every row.
+"""
 
 
 @dataclass(frozen=True)
 class Drawings:
-    """`heatmaps` float[seen height width 3], `maps` float[seen h w], `steps` as wide as its steps.
+    """`heatmaps` float[seen height width 3], `maps` float[seen h w], `steps` small, side by side.
 
     All in 0–1, one for every `Seen`.
     """
@@ -46,34 +48,39 @@ def draw(seen: Sequence[Seen], images: Sequence[Tensor | None]) -> Drawings:
     maps = normalised(torch.stack([one.mean for one in seen]).cpu())
     height, width = (sizes.pop() if sizes else _plain(maps))[:2]
     blank = torch.full((height, width, 3), 0.75)
-    heatmaps: list[Tensor] = []
-    strips: list[Tensor] = []
-    for one, mean in zip(seen, maps, strict=True):
+    scale = min(1.0, STRIP_SIDE / min(height, width))
+    frame = torch.full((round(height * scale), round(width * scale), 3), 0.75)
+    steps = len(seen[0].steps)
+    chosen = torch.linspace(0, steps - 1, min(STRIP, steps)).round().long()
+    # at the images' size these are large: each is drawn into its place
+    heatmaps = torch.empty(len(seen), height, width, 3)
+    strips = torch.empty(len(seen), frame.shape[0], len(chosen) * frame.shape[1], 3)
+    for n, (one, mean) in enumerate(zip(seen, maps, strict=True)):
         image = images[one.row]
         image = blank if image is None else image.cpu().float()
-        heatmaps.append(labelled(heatmap(mean, image), one.word))
-        count = min(STRIP, len(one.steps))
-        chosen = torch.linspace(0, len(one.steps) - 1, count).round().long()
-        parts = [heatmap(step, blank) for step in normalised(one.steps[chosen].cpu())]
-        strips.append(labelled(torch.cat(parts, dim=1), one.word))
-    return Drawings(torch.stack(heatmaps), maps, torch.stack(strips))
+        heatmaps[n] = labelled(heatmap(mean, image), one.word)
+        parts = [heatmap(step, frame) for step in normalised(one.steps[chosen].cpu())]
+        strips[n] = labelled(torch.cat(parts, dim=1), one.word)
+    return Drawings(heatmaps, maps, strips)
 
 
 def heatmap(map: Tensor, image: Tensor) -> Tensor:
     """A map, float[h w] in 0–1, as light on a darkened image: float[height width 3] in 0–1."""
     light = enlarged(map[None], image.shape[0], image.shape[1])[0]
-    return image * (0.2 + 0.8 * repeat(light, "h w -> h w c", c=3))
+    return image * (0.2 + 0.8 * light[..., None])
 
 
 def labelled(image: Tensor, text: str) -> Tensor:
     """The image, float[height width 3] in 0–1, with a bar under its top edge that says `text`."""
-    pixels = (image.clamp(0, 1) * 255).round().byte().numpy()
-    picture = Image.fromarray(pixels)
     size = max(10, image.shape[0] // 14)
+    image = image.clamp(0, 1)
+    top = image[: 2 * size]  # the bar, and letters that reach below it
+    picture = Image.fromarray(to_bytes(top))
     draw = ImageDraw.Draw(picture, "RGBA")
     draw.rectangle((0, 0, image.shape[1], size + 4), fill=(0, 0, 0, 150))
     draw.text((3, 1), text, fill="white", font=ImageFont.load_default(size=size))
-    return torch.tensor(np.asarray(picture), dtype=torch.float32) / 255
+    top[:] = torch.tensor(np.asarray(picture), dtype=torch.float32) / 255
+    return image
 
 
 def _plain(maps: Tensor) -> tuple[int, int]:

@@ -22,14 +22,22 @@ LEAST_SIDE = 16
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Which of a prompt's tokens a local blend's words are: float[tokens], 0 or 1."""
+
+    words: Tensor
+    subtract: Tensor
+
+
+@dataclass(frozen=True)
 class LocalBlend:
     """What an edited image may change.
 
     `source_words` and `edited_words` make the mask, each looked up in its own prompt and seen in
-    its own image; where `subtract_words` (of the edited prompt) are is taken out of it. A map
-    counts where it is above `threshold` of its maximum; `softness` is the width of the ramp around
-    the threshold, 0 a hard edge; `grow` widens the mask by so many latent cells, but not over what
-    is subtracted. Blending begins
+    its own image; where `subtract_words` are is taken out of it, in the image of either prompt that
+    has them. A map counts where it is above `threshold` of its maximum; `softness` is the width of
+    the ramp around the threshold, 0 a hard edge; `grow` widens the mask by so many latent cells,
+    but not over what is subtracted. Blending begins
     when progress passes `start`. `user_mask`, float[images height width] in 0–1 of any size, is
     joined to the words' mask by `join`, or is the mask where there are no words. `background`, a
     latent, takes the source's place outside the mask (paper figure 12). `resolution` is the side of
@@ -71,24 +79,31 @@ class LocalBlend:
         """Whether word maps are needed at all."""
         return bool(self.source_words or self.edited_words or self.subtract_words)
 
-    def columns(self, source: Prompt, edited: Prompt) -> tuple[Tensor, Tensor, Tensor]:
-        """Which tokens the words are.
+    def columns(self, source: Prompt, edited: Prompt) -> tuple[Columns, Columns]:
+        """Which tokens the words are, of the source prompt and of the edited one.
 
-        Of the source's prompt float[source_tokens], of the edited prompt and of what is subtracted
-        float[edited_tokens]. Raises `ValueError` for a word that its prompt lacks.
+        Raises `ValueError` for a word that its prompt lacks, and for one to subtract that both lack.
         """
-        return (
-            indicator(source, self.source_words),
-            indicator(edited, self.edited_words),
-            indicator(edited, self.subtract_words),
+        for word in self.subtract_words:
+            if word not in source:
+                edited.tokens_of(word)  # raises where it is not there either, and says what is
+        own, other = (
+            Columns(
+                indicator(prompt, words),
+                indicator(prompt, [word for word in self.subtract_words if word in prompt]),
+            )
+            for prompt, words in ((source, self.source_words), (edited, self.edited_words))
         )
+        return own, other
 
-    def mask(self, source: Tensor, edited: Tensor, subtract: Tensor, size: torch.Size) -> Tensor:
+    def mask(
+        self, source: Tensor, edited: Tensor, subtract: Sequence[Tensor], size: torch.Size
+    ) -> Tensor:
         """The mask at the latent's resolution, 1 where the edit shows: float[images height width].
 
-        The maps are float[images h w], of the source row, of the edited row, and of the subtracted
-        words in the edited row; those of words that are not given are ignored. `size` is the
-        latent's (height, width).
+        The maps are float[images h w], of the source row, of the edited row, and of the words to
+        subtract in each row whose prompt has them; those of words that are not given are ignored.
+        `size` is the latent's (height, width).
         """
         parts = [
             self._region(F.max_pool2d(maps[:, None], 3, stride=1, padding=1)[:, 0], size)
@@ -101,8 +116,9 @@ class LocalBlend:
             mask = torch.maximum(mask, user) if self.join == "union" else mask * user
         if self.grow:
             mask = F.max_pool2d(mask[:, None], 2 * self.grow + 1, stride=1, padding=self.grow)[:, 0]
-        if self.subtract_words:
-            mask = mask * (1 - self._region(subtract, size))
+        if subtract:
+            taken = torch.stack([self._region(maps, size) for maps in subtract]).amax(0)
+            mask = mask * (1 - taken)
         return mask
 
     def _region(self, maps: Tensor, size: torch.Size) -> Tensor:

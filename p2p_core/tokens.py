@@ -55,6 +55,13 @@ class Prompt:
             )
         return found[occurrence - 1]
 
+    def __contains__(self, phrase: str) -> bool:
+        """Whether `tokens_of` finds a phrase."""
+        try:
+            return bool(self.tokens_of(phrase))
+        except ValueError:
+            return False
+
     def tokens_of(self, phrase: str) -> list[int]:
         """Positions of the tokens of every occurrence of `phrase`; of "phrase #2", the second's.
 

@@ -25,7 +25,7 @@ class Viewing:
         """Of these words, of all where none is named; a row without a word is skipped.
 
         `side` are the layers, as a fraction of the latent's side. Raises `ValueError` for a word in
-        none of the prompts.
+        none of the prompts, and where there is no word at all.
         """
         columns = torch.zeros(rows.total, 1, controller.length)
         named: list[tuple[int, str, int]] = []
@@ -33,10 +33,9 @@ class Viewing:
         for block, prompt in enumerate(controller.prompts, -1):
             present = {word.text.casefold(): word.text for word in prompt.words}
             for word in words or present.values():
-                try:
-                    found = indicator(prompt, [word])
-                except ValueError:
+                if word not in prompt:
                     continue
+                found = indicator(prompt, [word])
                 at = looks.setdefault(word.casefold(), len(looks))
                 if at >= columns.shape[1]:
                     columns = torch.cat([columns, torch.zeros_like(columns[:, :1])], dim=1)
@@ -44,9 +43,13 @@ class Viewing:
                 columns[list(rows.block(block)), at] = repeated
                 named += [(row, word, at) for row in rows.block(block)]
         named.sort(key=lambda one: one[0])
+        texts = " and ".join(repr(prompt.text) for prompt in controller.prompts)
+        if not words and not named:
+            raise ValueError(
+                f"Expected a prompt with words to look at, got {texts}. Describe the image."
+            )
         for word in words:
             if word.casefold() not in looks:
-                texts = " and ".join(repr(prompt.text) for prompt in controller.prompts)
                 raise ValueError(
                     f"{word!r} is in none of the prompts {texts}. Choose words that are in one."
                 )

@@ -165,7 +165,7 @@ class Edit(Sampling):
                 before += [one] if one else []
                 after += [other] if other else []
                 continue
-            here, there = _has(source, word), _has(edited, word)
+            here, there = word in source, word in edited
             if not here and not there:
                 edited.tokens_of(word)  # raises, and says which words there are
             before += [word] if here else []
@@ -227,13 +227,6 @@ class Edit(Sampling):
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _has(prompt: Prompt, word: str) -> bool:
-    try:
-        return bool(prompt.tokens_of(word))
-    except ValueError:
-        return False
 
 
 def _pair(text: str, example: str) -> tuple[str, str]:

@@ -197,7 +197,7 @@ def test_automatic_reach_counts_cells(size, same, demo):
     ]
     result = run(demo, *chains, latent=torch.zeros(1, 4, *size), settings=Settings(2, 3.0))
     automatic, *others = result.edited.split(1)
-    alike = [relative(automatic, other) <= 1e-5 for other in others]
+    alike = [relative(automatic, other) <= 1e-4 for other in others]
     assert alike == [reach == same for reach in (0.25, 0.5, 1.0)]
 
 

@@ -7,6 +7,7 @@ import comfy.samplers
 import numpy as np
 import pytest
 import torch
+from runs import relative
 
 from p2p_core.demo.metrics import psnr
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
@@ -57,6 +58,11 @@ def pictures(demo, latents):
 
 def both(demo, model, chains, **settings):
     """(source, edits) of each host as uint8 pictures."""
+    return tuple(pictures(demo, made) for made in latents(demo, model, chains, **settings))
+
+
+def latents(demo, model, chains, **settings):
+    """(source, edits) of each host."""
     options = {"steps": 12, "cfg": 3.0, "seed": 0, "denoise": 1.0, "scheduler": "normal"}
     options |= settings
     inversions = options.pop("inversions", (None, None))
@@ -82,8 +88,8 @@ def both(demo, model, chains, **settings):
         quiet=True,
     )
     return (
-        pictures(demo, torch.cat([ours.source["samples"], ours.edited["samples"]])),
-        pictures(demo, torch.cat([theirs.source, theirs.edited])),
+        torch.cat([ours.source["samples"], ours.edited["samples"]]),
+        torch.cat([theirs.source, theirs.edited]),
     )
 
 
@@ -126,6 +132,20 @@ def test_levels(scheduler, steps, denoise, demo, model):
         demo.model, steps, torch.device("cpu"), "euler", scheduler, denoise
     ).sigmas
     assert model.sigmas(steps, denoise, scheduler) == pytest.approx(theirs.tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("denoise", [1.0, 0.99])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_noise_that_sampling_begins_with(scheduler, denoise, demo, model):
+    """As in training only from the model's last level, which “ddim_uniform” does not begin at.
+
+    A denoise of 0.99 leaves out none of 3 steps. From level σ, beginning otherwise is 1 / (2 σ²) of
+    the noise off: 2e-3 for “normal”, 5e-2 for “ddim_uniform”.
+    """
+    latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    settings = {"steps": 3, "denoise": denoise, "scheduler": scheduler, "latent": latent}
+    ours, theirs = latents(demo, model, [EDITS["swap"]], **settings)
+    assert relative(ours, theirs) <= 5e-4
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

@@ -51,7 +51,7 @@ def test_automatic_reach_counts_cells(size, same, p2p):
     ]
     _, edited = p2p(chains, {"samples": torch.zeros(1, 4, *size)}, SETTINGS)
     automatic, *others = edited.split(1)
-    alike = [relative(automatic, other) <= 1e-5 for other in others]
+    alike = [relative(automatic, other) <= 1e-4 for other in others]
     assert alike == [reach == same for reach in (0.25, 0.5, 1.0)]
 
 

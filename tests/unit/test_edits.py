@@ -14,9 +14,10 @@ from text_tokenizers import chunks_of_three, reader
 
 from p2p_core.alignment import Draft, matching, revise
 from p2p_core.attention import CrossEdit, RowEdit
-from p2p_core.controller import plan
+from p2p_core.blending import Blending
+from p2p_core.controller import Rows, plan
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
-from p2p_core.local_blend import LocalBlend, blend
+from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window
 from p2p_core.tokens import find_words
 
@@ -307,30 +308,39 @@ def test_a_window_for_a_word_that_is_faded_to_one_is_no_error():
     assert plan("a cat", [chain], reader()).branches
 
 
-@pytest.mark.parametrize("subtract", [(), ("grass",)])
+@pytest.mark.parametrize("subtract", [(), ("grass",), ("dog",), ("cat",), ("grass", "big")])
 def test_local_blend_is_the_references(subtract):
+    """Words to subtract are of both prompts, of the edited one alone, or of the source alone."""
+    local = LocalBlend(("fluffy cat",), ("fluffy big dog",), subtract, start=0.0)
+    controller = plan(SOURCE, [(WordSwap("cat", "big dog"), local)], reader())
+    length, side, rows = controller.length, 16, Rows(1, 1)
     generator = torch.Generator().manual_seed(3)
-    length, layers, side = 12, 5, 16
-    rough = torch.randn(2, layers, 1, 4, 4, length, generator=generator).mul(3).softmax(-1)
+    rough = torch.randn(2, 5, 1, 4, 4, length, generator=generator).mul(3).softmax(-1)
     maps = rough.repeat_interleave(4, 3).repeat_interleave(4, 4)
-    x = torch.randn(2, 4, 32, 32, generator=generator)
-    alpha, take = torch.zeros(2, 1, 1, 1, 1, length), torch.zeros(2, 1, 1, 1, 1, length)
-    alpha[0, ..., 2], alpha[1, ..., 3:5] = 1, 1
-    take[1, ..., 7] = 1
-    # the source has no words to subtract: its map there is 0/0 in the reference, so only row 1
-    expected = reference_blend(x, maps, alpha, None)
-    wanted = LocalBlend(("cat",), ("big dog",), subtract, start=0.0)
-    mean = maps.mean((1, 2))
-    seen = [mean[:1, ..., 2], mean[1:, ..., 3:5].sum(-1), mean[1:, ..., 7]]
-    mask = wanted.mask(*seen, x.shape[2:])
-    if subtract:
-        found = F.interpolate(mean[1:, None, ..., 7], size=x.shape[2:])[:, 0]
-        keep = (found / found.max() <= 0.3).float()
-        expected = x[:1] + keep * (expected - x[:1])
-        assert keep.min() == 0
-    assert 0 < mask.mean() < 1
-    assert torch.allclose(blend(x[1:], x[:1], mask), expected[1:], atol=1e-6)
-    assert side == maps.shape[3]
+    x = torch.randn(2, 4, 2 * side, 2 * side, generator=generator)
+    alpha, take = (torch.zeros(2, 1, 1, 1, 1, length) for _ in range(2))
+    for row, prompt in enumerate(controller.prompts):
+        alpha[row, ..., prompt.tokens_of(("fluffy cat", "fluffy big dog")[row])] = 1
+        for word in subtract:
+            if word in prompt.text.split():
+                take[row, ..., prompt.tokens_of(word)] = 1
+    expected = reference_blend(x, maps, alpha, take if subtract else None)
+    blending = Blending(controller, rows, [0.5], x.shape[2:], [1.0, 0.0])
+    mean = maps.mean((1, 2)).flatten(1, 2)
+    seen = torch.einsum("rpt,rlt->rlp", mean, blending.maps[0].columns)
+    blending.maps[0].add(seen, side, side, 0.0)
+    ours = x.clone()
+    blending.apply(ours, 0.0, lambda background, sigma: background)
+    assert 0 < blending.masks[0].mean() < 1
+    assert torch.allclose(ours, expected, atol=1e-6)
+
+
+def test_words_to_subtract_are_of_either_prompt():
+    swap = WordSwap("cat", "dog")
+    for word in ("cat", "dog", "grass"):
+        assert plan(SOURCE, [(swap, LocalBlend(("cat",), (), (word,)))], reader())
+    with pytest.raises(ValueError, match="'tree' is not in the prompt 'a fluffy dog"):
+        plan(SOURCE, [(swap, LocalBlend(("cat",), (), ("tree",)))], reader())
 
 
 def test_tokens_inside_changed_words_are_aligned():

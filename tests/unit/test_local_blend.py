@@ -15,7 +15,8 @@ TOP = LEFT.mT
 def mask(user=None, images=1, size=SIZE, **options):
     edited, subtract = (m.expand(images, 4, 4) for m in (EDGE, LEFT))
     blend = LocalBlend(user_mask=user, **options)
-    return blend.mask(torch.zeros_like(edited), edited, subtract, size)
+    taken = [subtract] if blend.subtract_words else []
+    return blend.mask(torch.zeros_like(edited), edited, taken, size)
 
 
 def test_a_mask_joins_the_words_mask_where_both_or_either_are():
@@ -72,11 +73,11 @@ def test_source_and_edited_words_are_each_seen_in_their_own_image():
     blend = LocalBlend(source_words=("cat",), edited_words=("dog",))
     here, there = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
     here[0, 1, 1], there[0, 6, 6] = 5.0, 0.01  # each is measured by its own maximum
-    found = blend.mask(here, there, here, torch.Size((8, 8)))
+    found = blend.mask(here, there, [], torch.Size((8, 8)))
     expected = torch.zeros(1, 8, 8)
     expected[0, :3, :3] = expected[0, 5:, 5:] = 1  # pooled by one cell around
     assert torch.equal(found, expected)
-    only = LocalBlend(edited_words=("dog",)).mask(here, there, here, torch.Size((8, 8)))
+    only = LocalBlend(edited_words=("dog",)).mask(here, there, [], torch.Size((8, 8)))
     assert only[0, :3, :3].sum() == 0
 
 
@@ -85,8 +86,8 @@ def test_softness_is_the_width_of_the_ramp_around_the_threshold():
     blend = LocalBlend(user_mask=torch.ones(1, 1, 1), subtract_words=("hat",), threshold=0.5)
     size = torch.Size((11, 11))
     soft = LocalBlend(**{**vars(blend), "softness": 0.4})
-    kept = 1 - soft.mask(ramp, ramp, ramp, size)[0, 0]
+    kept = 1 - soft.mask(ramp, ramp, [ramp], size)[0, 0]
     expected = torch.tensor([0, 0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1])
     assert torch.allclose(kept, expected, atol=1e-6)
-    hard = 1 - blend.mask(ramp, ramp, ramp, size)[0, 0]
+    hard = 1 - blend.mask(ramp, ramp, [ramp], size)[0, 0]
     assert hard.tolist() == [0] * 6 + [1] * 5  # above the threshold, not at it

@@ -1,17 +1,24 @@
 """Word maps, masks made of them, and drawings."""
 
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from text_tokenizers import reader
 
 from p2p_core.attention import CrossEdit, RowEdit
 from p2p_core.attention_maps import Seen, WordMaps, word_maps
+from p2p_core.controller import Rows, plan
 from p2p_core.drawing import draw, per_row
 from p2p_core.edits import Pair
 from p2p_core.local_blend import LocalBlend, blend, chosen_side
 from p2p_core.schedules import Window
+from p2p_core.viewing import Viewing
 
+ROOT = Path(__file__).resolve().parents[2]
 ROWS, PIXELS, TOKENS, HEADS, WIDTH = 2, 12, 7, 2, 3
 
 
@@ -68,6 +75,46 @@ def test_without_images_maps_are_drawn_large_enough_to_see():
     assert draw([seen(0, "cat")], [None]).heatmaps.shape == (1, 256, 384, 3)
 
 
+def test_strips_are_small_however_large_the_images_are():
+    drawings = draw([seen(0, "cat")], [torch.rand(512, 768, 3)])
+    assert drawings.heatmaps.shape == (1, 512, 768, 3)
+    assert drawings.steps.shape == (1, 128, 8 * 192, 3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own figures")
+def test_drawing_takes_little_more_than_the_heatmaps():
+    """40 words of two rows at 1024²: a gigabyte of heatmaps, which are asked for."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+from p2p_core.attention_maps import Seen
+from p2p_core.controller import Rows, plan
+from p2p_core.drawing import draw
+
+def bytes_of(name):
+    (line,) = [one for one in open("/proc/self/status") if one.startswith(name)]
+    return int(line.split()[1]) * 1024
+
+images = [torch.full((1024, 1024, 3), 0.5)] * 2
+seen = [Seen(n % 2, "word", torch.rand(32, 32), torch.rand(50, 32, 32)) for n in range(80)]
+draw(seen[:1], images)  # what is loaded once
+before = bytes_of("VmRSS")
+heatmaps = draw(seen, images).heatmaps
+print(bytes_of("VmHWM") - before - heatmaps.nbytes)
+"""
+    told = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert int(told.stdout) <= 0.3e9
+
+
+def test_a_prompt_without_words_has_nothing_to_look_at():
+    controller = plan("", [], reader())
+    with pytest.raises(ValueError, match="a prompt with words to look at, got ''"):
+        Viewing.of(controller, Rows(1, 0), (), 1.0)
+
+
 def test_wrong_images():
     with pytest.raises(ValueError, match="Expected 2 edited images, got 3"):
         per_row(torch.rand(3, 8, 8, 3), 2, "edited")
@@ -79,7 +126,7 @@ def masked(size=(8, 8), **options):
     """The mask of a word map that falls from 1 at the left to 0 at the right."""
     ramp = torch.linspace(1, 0, 8).expand(1, 8, 8)
     flat = torch.zeros(1, 8, 8)
-    return LocalBlend(edited_words=("cat",), **options).mask(flat, ramp, flat, torch.Size(size))
+    return LocalBlend(edited_words=("cat",), **options).mask(flat, ramp, [], torch.Size(size))
 
 
 def test_thresholds_softness_and_growth():
@@ -96,15 +143,17 @@ def test_thresholds_softness_and_growth():
 def test_subtracted_words_are_taken_out():
     ramp = torch.linspace(1, 0, 8).expand(1, 8, 8)
     wanted = LocalBlend(edited_words=("cat",), subtract_words=("hat",), threshold=0.3)
-    mask = wanted.mask(ramp, torch.ones(1, 8, 8), ramp, torch.Size((8, 8)))
+    mask = wanted.mask(ramp, torch.ones(1, 8, 8), [ramp], torch.Size((8, 8)))
     assert mask[0, 0].tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+    both = wanted.mask(ramp, torch.ones(1, 8, 8), [ramp, ramp.flip(-1)], torch.Size((8, 8)))
+    assert not both.any()
 
 
 def test_a_map_of_nothing_is_an_empty_mask():
     """The authors' code divides 0 by 0 here."""
     nothing = torch.zeros(1, 8, 8)
     wanted = LocalBlend(source_words=("cat",))
-    assert wanted.mask(nothing, nothing, nothing, torch.Size((8, 8))).sum() == 0
+    assert wanted.mask(nothing, nothing, [], torch.Size((8, 8))).sum() == 0
 
 
 def test_blending_is_linear_in_the_mask():
@@ -134,7 +183,7 @@ def test_a_blend_of_nothing_and_too_many_masks():
         LocalBlend()
     zeros = torch.zeros(2, 8, 8)
     with pytest.raises(ValueError, match=r"one mask or 2 \(one for each source image\), got 3"):
-        LocalBlend(user_mask=torch.ones(3, 4, 4)).mask(zeros, zeros, zeros, torch.Size((8, 8)))
+        LocalBlend(user_mask=torch.ones(3, 4, 4)).mask(zeros, zeros, [], torch.Size((8, 8)))
 
 
 def test_layers_are_chosen_by_what_a_map_needs():

@@ -198,12 +198,17 @@ class _Run:
         if self.inversion is not None:
             self.inversion.check_latent(latent)
             return self.inversion.found.trajectory[0].to(device), noise
-        if self.settings.denoise < 1:
-            return image + sigma * noise, noise
-        # of a variance as in training, unless somebody's scheduler begins otherwise
-        given = not self.settings.named and not self.preserved
-        level = float(self.scheduler.init_noise_sigma) if given else preserving(sigma)
-        return image + level * noise, noise
+        return image + self._noise_level(sigma) * noise, noise
+
+    def _noise_level(self, sigma: float) -> float:
+        """How much noise sampling begins with at level σ.
+
+        ComfyUI's rule: of a variance as in training at the model's last level, else as much as the
+        level says. Somebody's scheduler begins as it does.
+        """
+        if not self.settings.named:
+            return preserving(sigma) if self.preserved else float(self.scheduler.init_noise_sigma)
+        return preserving(sigma) if sigma >= float(self.model.levels[-1]) * (1 - 1e-5) else sigma
 
     def _there(self, sigma: float) -> float:
         """Latents as the scheduler has them, of those in the sampler's space."""
