@@ -188,6 +188,13 @@ def test_what_is_wrong_is_said_in_one_line(arguments, said, p2p, tmp_path, photo
     assert not out.exists()
 
 
+def test_maps_of_a_prompt_without_words(p2p, tmp_path):
+    status, told, error = p2p("maps", "--source", "", "--out", tmp_path / "out", "--steps", "2")
+    assert (status, told) == (1, "")
+    assert "Expected a prompt with words to look at, got ''" in error
+    assert len(error.splitlines()) == 1
+
+
 def test_wrong_usage(p2p):
     assert p2p("edit", "--source", SOURCE)[0] == 2
     assert p2p("edit", "--nonsense")[0] == 2

@@ -82,6 +82,24 @@ def test_controlnet(demo, latent):
     assert relative(controlled, plain) > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("flag", "dtype"), [("fp16_unet", torch.float16), ("bf16_unet", torch.bfloat16)]
+)
+def test_flags_for_the_unets_precision(flag, dtype, demo, stock, latent, monkeypatch):
+    """--fp16-unet and the like: the host's own decision, not one of ours."""
+    import comfy.cli_args
+
+    from p2p_core.hosts.comfyui.demo import load_demo
+
+    monkeypatch.setattr(comfy.cli_args.args, flag, True)
+    model, *_ = load_demo()
+    network = model.model.diffusion_model
+    assert {weight.dtype for weight in network.parameters()} == {dtype}
+    before = stock(PROMPT, latent, Settings(steps=2))
+    after = stock(PROMPT, latent, Settings(steps=2), model=model)
+    assert relative(after, before) < 0.1  # 0 for what the file has and a processor casts back
+
+
 @pytest.mark.parametrize("word", ["circle", "grass"])
 def test_word_maps(word, demo):
     from p2p_core.hosts.comfyui.demo import DemoPipeline

@@ -96,14 +96,29 @@ def _model(weights: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
     model_config.unet_config["num_heads"] = unet["heads"]
     model_config.unet_config["num_head_channels"] = -1
     device = comfy.model_management.get_torch_device()
-    dtype = torch.float32 if device.type == "cpu" else torch.float16
-    model_config.set_inference_dtype(dtype, None)
+    dtypes = _precision(weights, device, model_config.supported_inference_dtypes)
+    model_config.set_inference_dtype(*dtypes)
     model = model_config.get_model({}, "", device=comfy.model_management.unet_offload_device())
     _use_groups(model.diffusion_model, unet["norm_groups"])
-    model.load_model_weights({key: value.to(dtype) for key, value in weights.items()}, UNET_PREFIX)
+    model.load_model_weights({**weights}, UNET_PREFIX)  # it takes out what it loads
     return comfy.model_patcher.ModelPatcher(
         model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
     )
+
+
+def _precision(
+    weights: dict[str, torch.Tensor], device: torch.device, supported: Sequence[torch.dtype]
+) -> tuple[torch.dtype, torch.dtype | None]:
+    """How the UNet's weights are kept, and what they are cast to for use, None for nothing.
+
+    By the device and the flags that the host was started with, as its own checkpoint loader does.
+    """
+    kept = comfy.model_management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(weights, UNET_PREFIX),
+        supported_dtypes=[*supported],
+        weight_dtype=comfy.utils.weight_dtype(weights, UNET_PREFIX),
+    )
+    return kept, comfy.model_management.unet_manual_cast(kept, device, [*supported])
 
 
 def _clip(weights: dict[str, torch.Tensor], text: dict[str, Any]) -> Any:
