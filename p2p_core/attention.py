@@ -151,8 +151,8 @@ class SelfEdit:
 def _limit(reach: Reach, latent_pixels: int) -> float:
     """Pixels of a layer that are too many for a reach.
 
-    A UNet halves sides and rounds up, so a layer of a quarter of an odd side is a little larger than
-    that. It counts as a quarter: the next size has four times its pixels.
+    A UNet halves sides and rounds up, so a layer of a quarter of an odd side is a little larger
+    than that. It counts as a quarter: the next size has four times its pixels.
     """
     if reach is None:
         return AUTOMATIC_PIXELS + 1

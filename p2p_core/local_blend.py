@@ -82,7 +82,7 @@ class LocalBlend:
     def columns(self, source: Prompt, edited: Prompt) -> tuple[Columns, Columns]:
         """Which tokens the words are, of the source prompt and of the edited one.
 
-        Raises `ValueError` for a word that its prompt lacks, and for one to subtract that both lack.
+        Raises `ValueError` for a word that its prompt lacks, or to subtract that both lack.
         """
         for word in self.subtract_words:
             if word not in source:
