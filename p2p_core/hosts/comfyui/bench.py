@@ -31,7 +31,7 @@ from .sampling import sample
 Work = Callable[[], Any]
 
 PROMPT = "a red circle on the grass"
-ALWAYS = {"schedule": Schedule(), "self_injection": SelfInjection(Window())}
+ALWAYS = {"schedule": Schedule(), "self_injection": SelfInjection(Window(), 1.0)}
 """Attention injected in every step and every layer: the most there is to do."""
 
 SWAP: Chain = (WordSwap("circle", "star", **ALWAYS),)
