@@ -14,7 +14,7 @@ from math import floor, log2
 import torch
 from torch import Tensor
 
-from .edits import Pair, Reach
+from .edits import MapEdit, Reach
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A function that computes attention.
@@ -33,11 +33,11 @@ The rule of the authors' null-text notebook and of the published PIE-Bench runs.
 
 @dataclass(frozen=True)
 class RowEdit:
-    """In one call of the network, at its moment, `row` is edited by `pair` after row `source`."""
+    """In one call of the network, `row` is edited by `map_edit` after row `source`."""
 
     row: int
     source: int
-    pair: Pair
+    map_edit: MapEdit
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class CrossEdit:
 
     @classmethod
     def of(cls, edits: Sequence[RowEdit], rows: int, device: torch.device) -> CrossEdit | None:
-        """None if no row is touched. All pairs must be of the call's token count."""
-        edits = [edit for edit in edits if not edit.pair.is_untouched]
+        """None if no row is touched. All must be of the call's token count."""
+        edits = [edit for edit in edits if not edit.map_edit.is_untouched]
         if not edits:
             return None
         edited = torch.tensor([edit.row for edit in edits])
@@ -69,8 +69,8 @@ class CrossEdit:
         gather[edited] = torch.tensor([edit.source for edit in edits])
         groups: dict[int, tuple[Tensor, list[int]]] = {}
         for edit in edits:
-            groups.setdefault(id(edit.pair), (edit.pair.inject, []))[1].append(edit.row)
-        keep = torch.stack([edit.pair.keep for edit in edits])
+            groups.setdefault(id(edit.map_edit), (edit.map_edit.inject, []))[1].append(edit.row)
+        keep = torch.stack([edit.map_edit.keep for edit in edits])
         return cls(
             rows=edited.to(device),
             gather=gather.to(device),

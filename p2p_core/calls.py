@@ -28,7 +28,7 @@ def row_edits(
     """
     for branch, moment in enumerate(controller.at(progress, tokens)):
         for row, source in rows.pairs(branch):
-            yield RowEdit(start + row, start + source, moment.pair), moment.self_reaches
+            yield RowEdit(start + row, start + source, moment.map_edit), moment.self_reaches
 
 
 def joined(

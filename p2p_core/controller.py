@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .alignment import Draft, Span, align, mapper
-from .edits import Edit, Pair, Reach, Refine, SelfInjection, factors, held_tokens
+from .edits import Aligned, Edit, MapEdit, Reach, SelfInjection
 from .local_blend import LocalBlend
 from .schedules import Schedule, Window
 from .tokens import Prompt
@@ -43,25 +43,24 @@ class Rows:
 class Moment:
     """What a branch does at one moment of sampling."""
 
-    pair: Pair
+    map_edit: MapEdit
     self_reaches: frozenset[Reach]
     """Self-attention is injected in layers up to the furthest of these; none: nowhere."""
 
 
 @dataclass(frozen=True)
 class Acting:
-    """An edit of a branch, its words found: when it acts on which tokens, and how."""
+    """An edit of a branch, its words found: when it acts on which tokens."""
 
+    edit: Edit
+    words: Aligned
     windows: tuple[Window, ...]
     """Empty: as long as the branch's edits that hold."""
     follows: Tensor
     """int64[edited_tokens]: which of the windows each token follows."""
-    held: Tensor
-    """float[edited_tokens]: the share of the source's attention that it takes inside its window."""
-    factors: Tensor
-    """float[edited_tokens]: what it multiplies attention with inside its window."""
 
     def weights(self, progress: float) -> tuple[float, ...]:
+        """Each window's weight."""
         return tuple(window.weight(progress) for window in self.windows)
 
     def alpha(self, progress: float) -> Tensor:
@@ -76,7 +75,7 @@ class Branch:
     chain: Chain
     edited: Prompt
     spans: tuple[Span, ...]
-    carried: Tensor
+    mapper: Tensor
     """float[source_tokens edited_tokens], see `alignment.mapper`."""
     acting: tuple[Acting, ...]
     """One for each edit of the chain."""
@@ -89,17 +88,15 @@ class Branch:
         return (*weights, *(one.window.weight(progress) for one in self.injections))
 
     def at(self, progress: float) -> Moment:
-        """The branch's pair and self-attention reaches at this progress of sampling, 0–1."""
-        pair = Pair.untouched(*self.carried.shape)
+        """What the branch does at this progress of sampling, 0–1."""
         alphas = {n: a.alpha(progress) for n, a in enumerate(self.acting) if a.windows}
-        holding = [alpha for n, alpha in alphas.items() if self.acting[n].held.any()]
-        longest = torch.stack(holding).amax(0) if holding else torch.ones(self.carried.shape[1])
+        holding = [alpha for n, alpha in alphas.items() if self.acting[n].words.held.any()]
+        longest = torch.stack(holding).amax(0) if holding else torch.ones(self.mapper.shape[1])
+        now = MapEdit.untouched(*self.mapper.shape)
         for n, acting in enumerate(self.acting):
-            alpha = alphas.get(n, longest)
-            pair = pair.holding(self.carried, alpha * acting.held)
-            pair = pair.scaled(1 + alpha * (acting.factors - 1))
+            now = acting.edit.transform(now, acting.words, alphas.get(n, longest))
         injecting = (one for one in self.injections if one.window.weight(progress))
-        return Moment(pair, frozenset(one.reach for one in injecting))
+        return Moment(now, frozenset(one.reach for one in injecting))
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ class Controller:
         return tuple(branch.weights(progress) for branch in self.branches)
 
     def at(self, progress: float, length: int, dtype: torch.dtype = torch.float32) -> list[Moment]:
-        """Every branch's moment, its pair made for a batch of `length` tokens, in `dtype`.
+        """Every branch's moment, its map edit made for a batch of `length` tokens, in `dtype`.
 
         Raises `ValueError` if `length` is no multiple of the controller's own.
         """
@@ -138,8 +135,8 @@ class Controller:
         for branch in self.branches:
             moment = branch.at(progress)
             source, edited = length // self.source.length, length // branch.edited.length
-            pair = moment.pair.tiled(source, edited).to(dtype)
-            moments.append(Moment(pair, moment.self_reaches))
+            tiled = moment.map_edit.tiled(source, edited).to(dtype)
+            moments.append(Moment(tiled, moment.self_reaches))
         return moments
 
 
@@ -150,12 +147,17 @@ def plan(text: str, chains: Sequence[Chain], read: Callable[[str], Prompt]) -> C
     prompt.
     """
     source = read(text)
-    if not source.words and not all(isinstance(chain[0], Refine) for chain in chains if chain):
+    if not source.words and not all(_is_whole(chain[0]) for chain in chains if chain):
         raise ValueError(
             f"Expected a source prompt with words in it, got {text!r}. Describe the image to be "
             "edited; without words, only a Refine can begin a chain, and everything in it is new."
         )
     return Controller(source, tuple(_branch(source, chain, read) for chain in chains))
+
+
+def _is_whole(link: Edit | LocalBlend) -> bool:
+    """Whether it brings a whole prompt, so that it needs no words to begin with."""
+    return not isinstance(link, LocalBlend) and link.tokenwise
 
 
 def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Branch:
@@ -177,26 +179,39 @@ def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Bran
                 "Keep at least one word: an edited prompt cannot be empty."
             )
     spans = align(draft, source, present, [n for n, edit in enumerate(edits) if edit.tokenwise])
-    carried = mapper(source, present, spans)
+    columns = mapper(source, present, spans)
     holding = [edit for edit in edits if edit.holds] or edits
     acting: list[Acting] = []
     for index, edit in enumerate(edits):
-        held = held_tokens(present, spans, carried, edit, index)
+        held = _held(present, spans, columns, edit, index)
         if edit not in holding:
             held = torch.zeros_like(held)
         schedule = edit.schedule
         if schedule is None and edit in holding:
             schedule = Schedule()
         acts = held > 0
-        for phrase, _ in edit.weights:
+        for phrase in edit.phrases:
             acts[present.tokens_of(phrase)] = True
         windows, follows = _windows(schedule, present, acts)
-        acting.append(Acting(windows, follows, held, factors(present, edit.weights)))
+        words = Aligned(source, present, spans, columns, index, held)
+        acting.append(Acting(edit, words, windows, follows))
     blend = blends[0] if blends else None
     if blend is not None:
         blend.columns(source, present)
     injections = tuple(edit.self_injection for edit in holding)
-    return Branch(chain, present, spans, carried, tuple(acting), injections, blend)
+    return Branch(chain, present, spans, columns, tuple(acting), injections, blend)
+
+
+def _held(
+    edited: Prompt, spans: Sequence[Span], columns: Tensor, edit: Edit, index: int
+) -> Tensor:
+    """Which tokens take the source's attention by an edit, see `edits.Aligned.held`."""
+    held = (columns.sum(0) > 0).float()
+    for span in spans:
+        if span.edit is not None and not (span.edit == index and edit.injects(span)):
+            for j in span.edited:
+                held[list(edited.words[j].tokens)] = 0.0
+    return held
 
 
 def _windows(

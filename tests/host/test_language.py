@@ -6,6 +6,7 @@ Against explicit attention maps, edited as the paper writes it.
 import comfy.sample
 import pytest
 import torch
+from oracle import explicit_maps, output_of
 from runs import PROMPT, Settings, relative
 
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
@@ -19,22 +20,15 @@ NO_SELF = SelfInjection(Window(0, 0))
 SETTINGS = Settings(steps=5)
 
 
-def explicit_maps(q, k, heads):
-    q, k = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k))
-    return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
-
-
 def oracle(demo, latent, texts, edit):
     """Source and edited row; `edit(source map, edited map, step)` gives the edited row's map."""
 
     def attn2(q, k, v, extra):
-        heads = extra["n_heads"]
-        maps = explicit_maps(q, k, heads)
+        maps = explicit_maps(q, k, extra["n_heads"])
         step = int((extra["sample_sigmas"] - extra["sigmas"][0]).abs().argmin())
         row = extra["cond_or_uncond"].index(0) * 2
         maps[row + 1] = edit(maps[row].clone(), maps[row + 1].clone(), step)
-        out = maps @ v.view(*v.shape[:2], heads, -1).transpose(1, 2)
-        return out.transpose(1, 2).flatten(2)
+        return output_of(maps, v)
 
     model = demo.model.clone()
     for block in cross_attention_blocks(model):

@@ -6,6 +6,7 @@ The maps are edited as the paper writes it.
 import comfy.sample
 import pytest
 import torch
+from oracle import explicit_maps, output_of
 from runs import PROMPT, Settings, relative
 
 from p2p_core.alignment import mapper
@@ -18,20 +19,6 @@ from p2p_core.schedules import Schedule, Window
 
 TOLERANCE = 1e-5
 STEPS = 5
-
-
-def explicit(q, k, heads):
-    def split(x):
-        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
-
-    q, k = split(q), split(k)
-    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
-
-
-def output_of(maps, v):
-    heads = maps.shape[1]
-    out = maps @ v.view(*v.shape[:2], heads, -1).transpose(1, 2)
-    return out.transpose(1, 2).flatten(2)
 
 
 def oracle(demo, latent, mapping, cross_steps, self_steps, settings, foreign=None, reach=1.0):
@@ -50,7 +37,7 @@ def oracle(demo, latent, mapping, cross_steps, self_steps, settings, foreign=Non
 
     def attn2(key):
         def replaced(q, k, v, extra):
-            maps = explicit(q, k, extra["n_heads"])
+            maps = explicit_maps(q, k, extra["n_heads"])
             if step(key) < cross_steps:
                 chunk = maps.shape[0] // len(extra["cond_or_uncond"])
                 start = extra["cond_or_uncond"].index(0) * chunk
@@ -61,7 +48,7 @@ def oracle(demo, latent, mapping, cross_steps, self_steps, settings, foreign=Non
         return replaced
 
     def attn1(q, k, v, extra):
-        maps = explicit(q, k, extra["n_heads"])
+        maps = explicit_maps(q, k, extra["n_heads"])
         side = (q.shape[1] / latent["samples"][0, 0].numel()) ** 0.5
         if (
             seen["calls"] - (seen["first"] is not None and seen["done"]()) < self_steps
@@ -197,7 +184,7 @@ def test_an_attention_replacement_of_another_extension_keeps_working(demo, p2p, 
         return 0.3 * torch.tanh(q) + added
 
     def replaced(q, k, v, extra):
-        return output_of(explicit(q, k, extra["n_heads"]), v) + foreign(q)
+        return output_of(explicit_maps(q, k, extra["n_heads"]), v) + foreign(q)
 
     model = demo.model.clone()
     for name, number, _ in cross_attention_blocks(model):

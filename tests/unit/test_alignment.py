@@ -127,7 +127,7 @@ def test_the_alignment_in_words(source, edited, alignment):
 def test_a_word_in_another_case_is_kept_whatever_becomes_of_the_others():
     branch = refined("Cat on grass", "a cat on sand", inject_swapped=False)
     assert [span.kind for span in branch.spans] == ["inserted", "kept", "kept", "swapped"]
-    pair = branch.at(0.0).pair
+    pair = branch.at(0.0).map_edit
     assert pair.inject[1, 2] == 1
     assert pair.keep[[1, 2, 3, 4]].tolist() == [1, 0, 0, 1]
 
@@ -144,7 +144,7 @@ def test_refining_what_was_swapped():
         ("kept", None),
         ("kept", None),
     ]
-    kept_by_refine = branch.at(0.4).pair.keep[1:7]
+    kept_by_refine = branch.at(0.4).map_edit.keep[1:7]
     assert kept_by_refine.tolist() == [0, 1, 1, 1, 0, 0]
     inside = Refine("a big wet dog on grass")
     branch = plan("a cat on grass", [(swap, inside)], reader()).branches[0]
@@ -165,14 +165,14 @@ def test_what_is_put_in_the_place_of_deleted_words_is_in_their_place():
     chain = (WordSwap("cat", ""), Refine("a dog on grass"))
     branch = plan("a cat on grass", [chain], reader()).branches[0]
     assert [(span.kind, span.edit) for span in branch.spans][1] == ("swapped", 1)
-    assert torch.equal(branch.carried, torch.eye(77))
+    assert torch.equal(branch.mapper, torch.eye(77))
 
 
 def test_swapping_what_was_refined():
     chain = (Refine("a big cat on grass"), WordSwap("big cat", "dog"))
     branch = plan("a cat on grass", [chain], reader()).branches[0]
     assert branch.edited.text == "a dog on grass"
-    assert torch.equal(branch.carried, torch.eye(77))
+    assert torch.equal(branch.mapper, torch.eye(77))
 
 
 @settings(deadline=None)
@@ -208,14 +208,14 @@ def test_a_replacement_is_set_apart_where_it_must(words, replacement, edited):
 def test_tokens_that_both_words_have_keep_their_columns():
     """ "butterfly" is but·ter·fly, "buttery" is but·ter·y: the last piece alone is another."""
     branch = refined("a butterfly", "a buttery", read=reader(chunks_of_three))
-    assert torch.equal(branch.carried, torch.eye(77))
-    longer = refined("a butterfly", "a butxxxterfly", read=reader(chunks_of_three)).carried
+    assert torch.equal(branch.mapper, torch.eye(77))
+    longer = refined("a butterfly", "a butxxxterfly", read=reader(chunks_of_three)).mapper
     assert longer[2, 2] == longer[3, 4] == longer[4, 5] == 1  # but, ter, fly
     assert not longer[:, 3].any()  # xxx is new: it attends for itself
     swapped = plan(
         "a butterfly", [(WordSwap("butterfly", "butxxxterfly"),)], reader(chunks_of_three)
     )
-    assert torch.allclose(swapped.branches[0].carried[2:5, 2:6], torch.full((3, 4), 0.25))
+    assert torch.allclose(swapped.branches[0].mapper[2:5, 2:6], torch.full((3, 4), 0.25))
 
 
 def specials(prompt):

@@ -1,41 +1,20 @@
-"""The value-side algebra against an explicit softmax, in float64.
-
-The softmax is written here from the paper's definitions.
-"""
+"""The value-side algebra against an explicit softmax, in float64."""
 
 import itertools
 
 import pytest
 import torch
+from oracle import explicit_maps, output_of, split_heads
 
 from p2p_core.attention import CrossEdit, RowEdit, SelfEdit
-from p2p_core.edits import Pair
+from p2p_core.edits import MapEdit
 
-HEADS, PIXELS, CHANNELS = 3, 20, 24
-
-
-def heads(x):
-    rows, length, channels = x.shape
-    return x.view(rows, length, HEADS, channels // HEADS).transpose(1, 2)
-
-
-def explicit_maps(q, k):
-    """M = softmax(QKᵀ/√d): [rows heads pixels tokens]."""
-    q, k = heads(q), heads(k)
-    return torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, dim=-1)
-
-
-def output_of(maps, v):
-    out = maps @ heads(v)
-    return out.transpose(1, 2).flatten(2)
-
-
-def attention(q, k, v):
-    return output_of(explicit_maps(q, k), v)
+PIXELS, CHANNELS = 20, 24
 
 
 def fused(q, k, v):
-    out = torch.nn.functional.scaled_dot_product_attention(heads(q), heads(k), heads(v))
+    q, k, v = split_heads(q), split_heads(k), split_heads(v)
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     return out.transpose(1, 2).flatten(2)
 
 
@@ -49,11 +28,11 @@ def random_pair(tokens, seed, keep=True):
     generator = torch.Generator().manual_seed(seed)
     inject = torch.randn(tokens, tokens, generator=generator, dtype=torch.float64)
     kept = torch.randn(tokens, generator=generator, dtype=torch.float64)
-    return Pair(inject, kept if keep else torch.zeros_like(kept))
+    return MapEdit(inject, kept if keep else torch.zeros_like(kept))
 
 
 def no_edit(tokens):
-    return Pair(
+    return MapEdit(
         torch.zeros(tokens, tokens, dtype=torch.float64), torch.ones(tokens, dtype=torch.float64)
     )
 
@@ -63,7 +42,8 @@ def oracle(q, k, v, edits):
     maps = explicit_maps(q, k)
     edited = maps.clone()
     for edit in edits:
-        edited[edit.row] = maps[edit.source] @ edit.pair.inject + maps[edit.row] * edit.pair.keep
+        now = edit.map_edit
+        edited[edit.row] = maps[edit.source] @ now.inject + maps[edit.row] * now.keep
     return output_of(edited, v)
 
 
@@ -92,7 +72,7 @@ def test_edited_attention_equals_explicit_maps(tokens, layout, form):
 
 
 def test_untouched_edits_make_no_calls():
-    pair = Pair.untouched(7, 7)
+    pair = MapEdit.untouched(7, 7)
     assert CrossEdit.of([RowEdit(1, 0, pair)], 2, torch.device("cpu")) is None
 
 
@@ -123,7 +103,7 @@ def test_tiled_pair_edits_repeated_prompts_as_the_pair_edits_the_prompts(source,
     generator = torch.Generator().manual_seed(4)
     q, k, v = tensors(2, 6)
     inject = torch.randn(source_tokens, edited_tokens, generator=generator, dtype=torch.float64)
-    pair = Pair(inject, torch.randn(edited_tokens, generator=generator, dtype=torch.float64))
+    pair = MapEdit(inject, torch.randn(edited_tokens, generator=generator, dtype=torch.float64))
     k_source, k_edited, v_edited = (
         k[:1, :source_tokens],
         k[1:, :edited_tokens],

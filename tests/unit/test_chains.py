@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
+from oracle import attention, explicit_maps, output_of
 from text_tokenizers import chunks_of_three, reader
 
 from p2p_core.attention import CrossEdit, RowEdit
@@ -17,7 +18,7 @@ from p2p_core.controller import Rows, plan
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
 from p2p_core.schedules import Schedule, Window
 
-HEADS, PIXELS, CHANNELS = 2, 3, 4
+PIXELS, CHANNELS = 3, 4
 OLD = ("cat", "fluffy", "a", "mechanical", "dad", "beige", "lamb", "if", "black", "age")
 NEW = ("tortoise", "pop", "twostorey", "runt", "yo", "stupor", "wry", "opus", "nut", "sunny")
 """Words of the source and words that edits write; no piece of one is a piece of another."""
@@ -212,23 +213,6 @@ def expected_map(case, progress, window, m_source, m_edited):
     return result, {own.reach for own in injections if progress < own.window.end}
 
 
-def split_heads(x):
-    return x.view(*x.shape[:2], HEADS, -1).transpose(1, 2)
-
-
-def explicit_maps(q, k):
-    q, k = split_heads(q), split_heads(k)
-    return torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)
-
-
-def output_of(maps, v):
-    return (maps @ split_heads(v)).transpose(1, 2).flatten(2)
-
-
-def attention(q, k, v):
-    return output_of(explicit_maps(q, k), v)
-
-
 def normal(*shape, generator):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
@@ -250,7 +234,7 @@ def check(source, cases, window, sources, progress):
     )
     moments = controller.at(progress, total, torch.float64)
     edits = [
-        RowEdit(row, other, moment.pair)
+        RowEdit(row, other, moment.map_edit)
         for n, moment in enumerate(moments)
         for row, other in rows.pairs(n)
     ]
@@ -306,7 +290,7 @@ def test_windows_name_words_of_the_finished_prompt():
         schedule = Schedule(Window(0, 0), tuple((name, Window()) for name in names))
         return plan("a cat", [(WordSwap("cat", "big cat", 1, schedule),)], reader()).branches[0]
 
-    assert chain("big", "a #1").at(0.5).pair.keep[1:4].tolist() == [0, 0, 1]
+    assert chain("big", "a #1").at(0.5).map_edit.keep[1:4].tolist() == [0, 0, 1]
     with pytest.raises(ValueError, match=r"'dog' is not in the prompt 'a big cat'. Its words are"):
         chain("dog")
 

@@ -8,12 +8,13 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from edited import SOURCE, agrees, edited_outputs, source_column, tokens
 from hypothesis import given
 from hypothesis import strategies as st
+from oracle import output_of
 from text_tokenizers import chunks_of_three, reader
 
 from p2p_core.alignment import Draft, matching, revise
-from p2p_core.attention import CrossEdit, RowEdit
 from p2p_core.blending import Blending
 from p2p_core.controller import Rows, plan
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
@@ -21,52 +22,7 @@ from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window
 from p2p_core.tokens import find_words
 
-SOURCE = "a fluffy cat sits on the wet grass"
-HEADS, PIXELS, CHANNELS = 2, 9, 8
 ALWAYS = Schedule()
-
-
-def explicit_maps(q, k):
-    q, k = (x.view(*x.shape[:2], HEADS, -1).transpose(1, 2) for x in (q, k))
-    return torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)
-
-
-def output_of(maps, v):
-    v = v.view(*v.shape[:2], HEADS, -1).transpose(1, 2)
-    return (maps @ v).transpose(1, 2).flatten(2)
-
-
-def attention(q, k, v):
-    return output_of(explicit_maps(q, k), v)
-
-
-def edited_outputs(chains, progress, text=SOURCE, read=None):
-    """(ours, maps, v, controller): the edited rows' output, and what an oracle needs."""
-    controller = plan(text, chains, read or reader())
-    rows, tokens = 1 + len(chains), controller.length
-    generator = torch.Generator().manual_seed(0)
-    q = torch.randn(rows, PIXELS, CHANNELS, generator=generator, dtype=torch.float64)
-    k, v = (
-        torch.randn(rows, tokens, CHANNELS, generator=generator, dtype=torch.float64)
-        for _ in range(2)
-    )
-    moments = controller.at(progress, tokens)
-    edits = [RowEdit(n + 1, 0, moment.pair) for n, moment in enumerate(moments)]
-    cross = CrossEdit.of(edits, rows, torch.device("cpu"))
-    ours = attention(q, k, v) if cross is None else cross.attend(attention, q, k, v)
-    return ours[1:], explicit_maps(q, k), v, controller
-
-
-def agrees(ours, expected):
-    assert (ours - expected).abs().max() <= 1e-10 * expected.abs().max()
-
-
-def tokens(controller, phrase, branch=0):
-    return controller.branches[branch].edited.tokens_of(phrase)
-
-
-def source_column(controller, phrase):
-    return controller.source.tokens_of(phrase)
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.3, 0.7])
@@ -86,14 +42,14 @@ def test_refine_keeps_the_sources_columns_and_leaves_new_words_their_own():
         [(Refine("a fluffy striped cat sits on the wet grass", schedule=ALWAYS),)], 0.5
     )
     branch = controller.branches[0]
-    expected = maps[:1] @ branch.carried.double()
+    expected = maps[:1] @ branch.mapper.double()
     new = tokens(controller, "striped")
-    assert not branch.carried[:, new].any()
+    assert not branch.mapper[:, new].any()
     expected[..., new] = maps[1:, ..., new]
     agrees(ours, output_of(expected, v[1:]))
     for word in ("fluffy", "cat", "grass"):
         (column,), (row,) = tokens(controller, word), source_column(controller, word)
-        assert branch.carried[row, column] == 1
+        assert branch.mapper[row, column] == 1
 
 
 @pytest.mark.parametrize("inject", [True, False])
@@ -155,7 +111,7 @@ def test_a_prompt_of_two_chunks_and_several_branches_at_once():
     assert controller.length == 154
     expected = maps[:1].repeat(3, 1, 1, 1)
     expected[1][..., tokens(controller, "fluffy", 1)] *= 3
-    expected[2] = maps[0] @ controller.branches[2].carried.double()
+    expected[2] = maps[0] @ controller.branches[2].mapper.double()
     very = tokens(controller, "very", 2)
     expected[2][..., very] = 2 * maps[3][..., very]
     agrees(ours, output_of(expected, v[1:]))
@@ -164,16 +120,16 @@ def test_a_prompt_of_two_chunks_and_several_branches_at_once():
 def test_reweight_follows_the_injection_before_it_and_acts_all_through_alone():
     weight = Reweight((("cat", 2.0),))
     chained = plan(SOURCE, [(WordSwap("wet", "dry"), weight)], reader()).branches[0]
-    assert chained.at(0.7).pair.inject[3, 3] == 2
-    assert chained.at(0.8).pair.is_untouched
+    assert chained.at(0.7).map_edit.inject[3, 3] == 2
+    assert chained.at(0.8).map_edit.is_untouched
     alone = plan(SOURCE, [(weight,)], reader()).branches[0]
-    assert alone.at(0.99).pair.inject[3, 3] == 2
+    assert alone.at(0.99).map_edit.inject[3, 3] == 2
     inserted = plan(
         SOURCE, [(Refine(SOURCE + " at night"), Reweight((("night", 2.0),)))], reader()
     ).branches[0]
     night = inserted.edited.tokens_of("night")
-    assert inserted.at(0.0).pair.keep[night].tolist() == [2.0]
-    assert inserted.at(0.9).pair.keep[night].tolist() == [1.0]
+    assert inserted.at(0.0).map_edit.keep[night].tolist() == [2.0]
+    assert inserted.at(0.9).map_edit.keep[night].tolist() == [1.0]
 
 
 def test_reweight_injects_self_attention_only_alone():
@@ -232,7 +188,7 @@ def test_refinement_has_the_references_mapper(x, y):
     controller = plan(
         " ".join(x), [(Refine(" ".join(y), inject_swapped=False, schedule=ALWAYS),)], reader()
     )
-    pair = controller.branches[0].at(0.5).pair
+    pair = controller.branches[0].at(0.5).map_edit
     expected = torch.zeros(len(x) + 1, len(y) + 1)
     expected[0, 0] = 1
     for i, j in reference_alignment(x, y):
@@ -350,14 +306,14 @@ def test_tokens_inside_changed_words_are_aligned():
     )
     branch = controller.branches[0]
     # a | sno wma n   →   a | sno wbo ard
-    assert torch.equal(branch.carried[2:5, 2:5], torch.eye(3))
+    assert torch.equal(branch.mapper[2:5, 2:5], torch.eye(3))
     shared = plan("a snowman", [(Refine("a snobxxx"),)], reader(chunks_of_three)).branches[
         0
     ]  # sno wma n → sno bxx x
-    assert shared.carried[2, 2] == 1
+    assert shared.mapper[2, 2] == 1
     unequal = plan("a snowman", [(Refine("a snob"),)], reader(chunks_of_three)).branches[0]
-    assert unequal.carried[2, 2] == 1  # sno kept
-    assert torch.equal(unequal.carried[3:5, 3], torch.ones(2))  # b gets both of wma, n
+    assert unequal.mapper[2, 2] == 1  # sno kept
+    assert torch.equal(unequal.mapper[3:5, 3], torch.ones(2))  # b gets both of wma, n
 
 
 def test_wrong_chains_are_refused():

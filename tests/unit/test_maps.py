@@ -13,7 +13,7 @@ from p2p_core.attention import CrossEdit, RowEdit
 from p2p_core.attention_maps import Seen, WordMaps, word_maps
 from p2p_core.controller import Rows, plan
 from p2p_core.drawing import draw, per_row
-from p2p_core.edits import Pair
+from p2p_core.edits import MapEdit
 from p2p_core.local_blend import LocalBlend, blend, chosen_side
 from p2p_core.schedules import Window
 from p2p_core.viewing import Viewing
@@ -206,7 +206,7 @@ def test_the_maps_of_an_edited_row_are_those_of_its_edited_attention():
     inject = torch.rand(TOKENS, TOKENS, generator=generator, dtype=torch.float64)
     keep = torch.rand(TOKENS, generator=generator, dtype=torch.float64)
     columns = (torch.rand(ROWS, 4, TOKENS, generator=generator) > 0.5).double()
-    cross = CrossEdit.of([RowEdit(1, 0, Pair(inject, keep))], ROWS, torch.device("cpu"))
+    cross = CrossEdit.of([RowEdit(1, 0, MapEdit(inject, keep))], ROWS, torch.device("cpu"))
     assert cross is not None
     heads = [x.view(ROWS, -1, HEADS, WIDTH).transpose(1, 2) for x in (q, k)]
     maps = torch.softmax(heads[0] @ heads[1].mT / WIDTH**0.5, dim=-1)

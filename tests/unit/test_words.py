@@ -67,12 +67,12 @@ def test_swapping_any_word_for_anything_covers_all_tokens(words, choice, replace
     covered_edited = [j for span in branch.spans for j in span.edited]
     assert covered_source == list(range(len(source.words)))
     assert covered_edited == list(range(len(branch.edited.words)))
-    assert branch.carried.shape == (source.length, branch.edited.length)
-    assert branch.carried.min() >= 0
+    assert branch.mapper.shape == (source.length, branch.edited.length)
+    assert branch.mapper.min() >= 0
     for span in branch.spans:
         if span.source:
             for j in span.edited:
-                assert (branch.carried[:, list(branch.edited.words[j].tokens)].sum(0) > 0).all()
+                assert (branch.mapper[:, list(branch.edited.words[j].tokens)].sum(0) > 0).all()
 
 
 @settings(deadline=None, max_examples=100)
@@ -85,7 +85,7 @@ def test_a_word_swapped_with_itself_maps_every_token_to_itself(text, tokenise):
         return
     branch = swap(text, (word, word), read=read)
     assert branch.edited == source
-    assert torch.equal(branch.carried, torch.eye(source.length))
+    assert torch.equal(branch.mapper, torch.eye(source.length))
 
 
 def test_words_and_their_tokens():
@@ -149,22 +149,22 @@ def test_positions_must_match_tokens():
 def test_equal_token_counts_map_one_to_one():
     branch = swap("a red cat", ("cat", "dog"))
     assert branch.edited.text == "a red dog"
-    assert torch.equal(branch.carried, torch.eye(77))
+    assert torch.equal(branch.mapper, torch.eye(77))
 
 
 def test_other_token_counts_get_the_sum_divided_and_later_words_their_own_columns():
     """The reference shifts every word after such a swap to a wrong column; this must not."""
     branch = swap("a cat on grass", ("cat", "big red dog"))
     assert branch.edited.text == "a big red dog on grass"
-    carried = branch.carried
+    carried = branch.mapper
     assert torch.allclose(carried[2, 2:5], torch.full((3,), 1 / 3))
     assert carried[3, 5] == carried[4, 6] == 1  # on, grass
     assert carried[5, 7] == 1  # the end token
     assert torch.allclose(carried[6:].sum(1), torch.ones(71))  # padding keeps its mass
     assert carried[6:, 8:].sum() == 71
     back = swap("a big red dog on grass", ("big red dog", "cat"))
-    assert torch.equal(back.carried[2:5, 2], torch.ones(3))
-    assert back.carried[5, 3] == 1
+    assert torch.equal(back.mapper[2:5, 2], torch.ones(3))
+    assert back.mapper[5, 3] == 1
 
 
 def test_several_swaps_and_swaps_of_swapped_words():
@@ -174,7 +174,7 @@ def test_several_swaps_and_swaps_of_swapped_words():
         ("swapped", 2),
         ("swapped", 1),
     ]
-    assert torch.equal(branch.carried, torch.eye(77))
+    assert torch.equal(branch.mapper, torch.eye(77))
     part = swap("a cat sat", ("cat", "big fox"), ("fox sat", "hen"))
     assert part.edited.text == "a big hen"
     assert [(span.source, span.edited) for span in part.spans] == [
@@ -190,13 +190,13 @@ def test_the_second_occurrence_is_swapped():
 def test_swapping_for_nothing_deletes():
     branch = swap("a red cat", ("red", ""))
     assert [span.kind for span in branch.spans] == ["kept", "deleted", "kept"]
-    assert branch.carried[2].sum() == 0
-    assert branch.carried[3, 2] == 1
+    assert branch.mapper[2].sum() == 0
+    assert branch.mapper[3, 2] == 1
 
 
 def test_each_swap_holds_its_own_words_and_the_kept_ones():
     branch = swap("a cat and a dog", ("cat", "fox"), ("dog", "hen"))
-    first, second = (acting.held for acting in branch.acting)
+    first, second = (acting.words.held for acting in branch.acting)
     assert first[[2, 5]].tolist() == [1, 0]
     assert second[[2, 5]].tolist() == [0, 1]
     assert first[[0, 1, 3, 6]].tolist() == second[[0, 1, 3, 6]].tolist() == [1, 1, 1, 1]
@@ -208,7 +208,7 @@ def test_longer_edited_prompt_takes_a_second_chunk():
     assert [prompt.length for prompt in controller.prompts] == [77, 154]
     assert controller.length == 154
     (moment,) = controller.at(0.0, 154)
-    assert moment.pair.inject.shape == (154, 154)
+    assert moment.map_edit.inject.shape == (154, 154)
     with pytest.raises(ValueError, match="multiple of 154 tokens, got 77"):
         controller.at(0.0, 77)
 
@@ -227,12 +227,12 @@ def test_branch_acts_in_its_windows():
         schedule=Schedule(Window(0.2, 0.5)),
         self_injection=SelfInjection(Window(0, 0.3), 0.5),
     )
-    assert branch.at(0.0).pair.is_untouched
+    assert branch.at(0.0).map_edit.is_untouched
     assert branch.at(0.0).self_reaches == {0.5}
-    assert torch.equal(branch.at(0.2).pair.inject, torch.eye(77))
-    assert not branch.at(0.2).pair.keep.any()
+    assert torch.equal(branch.at(0.2).map_edit.inject, torch.eye(77))
+    assert not branch.at(0.2).map_edit.keep.any()
     assert branch.at(0.3).self_reaches == set()
-    assert branch.at(0.5).pair.is_untouched
+    assert branch.at(0.5).map_edit.is_untouched
 
 
 def test_rows_are_sources_first_then_edits_block_by_block():

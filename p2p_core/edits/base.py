@@ -1,0 +1,110 @@
+"""What every edit says: which text it writes, when it acts, and how it changes attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from ..alignment import Draft, Span
+from ..schedules import Schedule, Window
+from ..tokens import Prompt
+from .map_edit import MapEdit
+
+Reach = float | None
+"""The largest side of a layer, as a fraction of the latent's side; None: automatic."""
+
+
+@dataclass(frozen=True)
+class SelfInjection:
+    """When and where an edited row takes the source row's self-attention map.
+
+    Paper section 4, "f(t)". `reach` says up to which layers it is done: 0.25 is the 16×16 layers of
+    a 64×64 latent and below, 1 is every layer. Automatic is the authors' own rule, layers of up to
+    32×32 cells whatever the latent's size (`attention.AUTOMATIC_PIXELS`).
+    """
+
+    window: Window = field(default_factory=Window)
+    reach: Reach = None
+
+    def __post_init__(self) -> None:
+        if self.window.fade:
+            raise ValueError(
+                f"Expected a self-attention window with hard ends, got a fade of "
+                f"{self.window.fade:g}. Self-attention is all the source's or all its own: "
+                "set the fade to 0."
+            )
+        if self.reach is not None and not 0 < self.reach <= 1:
+            raise ValueError(
+                f"Expected a self-attention reach above 0 and up to 1, got {self.reach:g}. "
+                "It is a fraction of the latent's side: 1 means every layer, 0.25 layers of a "
+                "quarter side and below. Leave it out for layers of up to 32×32 cells."
+            )
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What an edit's tokens are: the two prompts of its chain, and what of them is its own."""
+
+    source: Prompt
+    edited: Prompt
+    spans: tuple[Span, ...]
+    mapper: Tensor
+    """float[source_tokens edited_tokens], see `alignment.mapper`."""
+    index: int
+    """The edit's place in its chain, by which `spans` name it."""
+    held: Tensor
+    """float[edited_tokens]: 1 on tokens that take the source's attention by this edit, else 0.
+
+    The words it wrote, and everything no edit wrote; not the words of the chain's other edits,
+    which have windows of their own, and not tokens that have no counterpart in the source.
+    """
+
+
+class Edit(Protocol):
+    """One link of a chain. A new kind of edit is a class of its own; nothing else knows it."""
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """When it acts on which words; None: as long as the edits that hold do, or always."""
+        ...
+
+    @property
+    def self_injection(self) -> SelfInjection: ...
+
+    @property
+    def holds(self) -> bool:
+        """Whether it takes the source's attention; others do so only where no edit of a chain does.
+
+        Only edits that hold inject self-attention, with the same exception.
+        """
+        ...
+
+    @property
+    def tokenwise(self) -> bool:
+        """Whether tokens are aligned inside the words it wrote, see `alignment.Span`."""
+        ...
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """Phrases of the edited prompt that it acts on, beside the tokens that it holds."""
+        ...
+
+    def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
+        """Change the text.
+
+        `present` is the draft's text with its words, `index` this edit's place in its chain.
+        """
+        ...
+
+    def injects(self, span: Span) -> bool:
+        """Whether words of a span that this edit wrote take the source's attention."""
+        ...
+
+    def transform(self, before: MapEdit, words: Aligned, alpha: Tensor) -> MapEdit:
+        """What edits before it left, changed by as much as it acts now on each token.
+
+        `alpha` is float[edited_tokens] in 0–1.
+        """
+        ...

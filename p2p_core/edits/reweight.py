@@ -1,0 +1,64 @@
+"""Attention re-weighting: words turned up and down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..alignment import Draft, Span
+from ..schedules import Schedule, Window
+from ..tokens import Prompt
+from .base import Aligned, SelfInjection
+from .map_edit import MapEdit
+
+
+@dataclass(frozen=True)
+class Reweight:
+    """Turn words of the edited prompt up or down: their attention is multiplied with a factor.
+
+    `weights` are phrases with their factors, any real number: 1 leaves a word as it is, 0 takes its
+    attention away, negative ones turn it round. Without a schedule it acts as long as the other
+    edits of its chain hold the source's attention, or all through where there are none; alone it
+    holds that attention itself. Paper section 4, attention re-weighting (fader control).
+    """
+
+    weights: tuple[tuple[str, float], ...]
+    schedule: Schedule | None = None
+    self_injection: SelfInjection = field(default_factory=lambda: SelfInjection(Window(0.0, 0.4)))
+    holds: bool = field(default=False, init=False)
+    tokenwise: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            raise ValueError(
+                "Expected at least one word with its factor, got none. "
+                "Write such as 'fluffy: 2', one a line."
+            )
+
+    def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
+        return draft
+
+    def injects(self, span: Span) -> bool:
+        return True
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        return tuple(phrase for phrase, _ in self.weights)
+
+    def transform(self, before: MapEdit, words: Aligned, alpha: Tensor) -> MapEdit:
+        held = before.holding(words.mapper, alpha * words.held)
+        return held.scaled(1 + alpha * (equalizer(words.edited, self.weights) - 1))
+
+
+def equalizer(edited: Prompt, weights: Sequence[tuple[str, float]]) -> Tensor:
+    """What each token's attention is multiplied with: float64[edited_tokens].
+
+    Raises `ValueError` for a phrase that the edited prompt lacks.
+    """
+    equalizer = torch.ones(edited.length, dtype=torch.float64)
+    for phrase, factor in weights:
+        equalizer[edited.tokens_of(phrase)] *= factor
+    return equalizer

@@ -1,0 +1,32 @@
+"""Attention with its maps made in the open, from the paper's definitions: what edits are held to.
+
+q is [rows pixels (heads width)], k and v are [rows tokens (heads width)].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+HEADS = 2
+
+
+def split_heads(x: Tensor, heads: int = HEADS) -> Tensor:
+    """[rows n (heads width)] → [rows heads n width]."""
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+def explicit_maps(q: Tensor, k: Tensor, heads: int = HEADS) -> Tensor:
+    """M = softmax(QKᵀ/√d): [rows heads pixels tokens]."""
+    q, k = split_heads(q, heads), split_heads(k, heads)
+    return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
+
+
+def output_of(maps: Tensor, v: Tensor) -> Tensor:
+    """M V, heads joined: [rows pixels (heads width)]."""
+    return (maps @ split_heads(v, maps.shape[1])).transpose(1, 2).flatten(2)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The output of attention that nothing edits."""
+    return output_of(explicit_maps(q, k), v)
