@@ -10,6 +10,7 @@ from .demo import P2PDemoCheckpoint, P2PDemoImage
 from .edits import P2PRefine, P2PReweight, P2PWordSwap
 from .inversion import P2PLoadInversion, P2PNullTextInversion, P2PSaveInversion
 from .local_blend import P2PLocalBlend
+from .mix import P2PMix
 from .sampling import P2PGuider, P2PKSampler, P2PKSamplerAdvanced
 
 
@@ -22,6 +23,7 @@ class PromptToPromptExtension(ComfyExtension):
             P2PWordSwap,
             P2PRefine,
             P2PReweight,
+            P2PMix,
             P2PLocalBlend,
             P2PKSampler,
             P2PKSamplerAdvanced,

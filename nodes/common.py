@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
 
 Edit = io.Custom("P2P_EDIT")
-"""A chain of edits: a tuple of `p2p_core.edits.Edit`, with at most one `LocalBlend`."""
+"""A chain of edits: a tuple of `Link`s, with at most one `LocalBlend` among them."""
 
 Controller = io.Custom("P2P_CONTROLLER")
 """A source prompt with its edited prompts: `p2p_core.hosts.comfyui.EncodedController`."""
@@ -19,6 +20,21 @@ Inversion = io.Custom("P2P_INVERSION")
 """How to sample a given image: `p2p_core.inversion.record.Inversion`."""
 
 CATEGORY = "prompt-to-prompt"
+
+
+@dataclass(frozen=True)
+class Link:
+    """One edit of a chain, and the id of the node that made it, to be told what became of it."""
+
+    edit: Any
+    """A `p2p_core.edits.Edit` or a `LocalBlend`."""
+    node: str
+
+
+def linked(chain: tuple[Link, ...], edit: Any, node: type[io.ComfyNode]) -> io.NodeOutput:
+    """A node's output: the chain that came in, with its own edit at the end."""
+    hidden: Any = node.hidden
+    return io.NodeOutput((*chain, Link(edit, "" if hidden is None else str(hidden.unique_id))))
 
 RESOLUTIONS: dict[str, float | None] = {
     "automatic": None,

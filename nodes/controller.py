@@ -84,15 +84,17 @@ class P2PController(io.ComfyNode):
                 "Expected at least one edit, got none. Connect a P2P Word Swap, Refine or "
                 "Reweight to edit_1; without edits the stock KSampler samples the prompt."
             )
-        encoded = build_controller(clip, source_prompt, chains)
+        encoded = build_controller(
+            clip, source_prompt, [tuple(link.edit for link in chain) for chain in chains]
+        )
         branches = encoded.controller.branches
         texts = "\n".join(branch.edited.text for branch in branches)
         alignments = [
             describe(encoded.controller.source, branch.edited, branch.spans) for branch in branches
         ]
         PromptServer.instance.send_progress_text(texts, cls.hidden.unique_id)
-        for branch, alignment in zip(branches, alignments, strict=True):
-            for edit in branch.chain:
-                if isinstance(edit, Refine) and edit.origin:
-                    PromptServer.instance.send_progress_text(alignment, edit.origin)
+        for chain, alignment in zip(chains, alignments, strict=True):
+            for link in chain:
+                if isinstance(link.edit, Refine):
+                    PromptServer.instance.send_progress_text(alignment, link.node)
         return io.NodeOutput(encoded, texts, encoded.conditioning, "\n".join(alignments))

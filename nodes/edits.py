@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
 from ..p2p_core.notation import parse_factors, parse_windows
 from ..p2p_core.schedules import Schedule, Window
-from .common import CATEGORY, Edit, fraction_input, optional_schema
+from .common import CATEGORY, Edit, Link, fraction_input, linked, optional_schema
 
 FOLLOW, OWN = "as the edits before it", "own window"
 
@@ -160,6 +160,7 @@ class P2PWordSwap(io.ComfyNode):
                     "P2P Controller.",
                 )
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -173,7 +174,7 @@ class P2PWordSwap(io.ComfyNode):
         cross_replace_start: float,
         self_replace_start: float,
         self_replace_reach: float,
-        edit: tuple[Any, ...] = (),
+        edit: tuple[Link, ...] = (),
         word_windows: str = "",
         cross_replace_fade: float = 0.0,
     ) -> io.NodeOutput:
@@ -187,7 +188,7 @@ class P2PWordSwap(io.ComfyNode):
             ),
             self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
         )
-        return io.NodeOutput((*edit, swap))
+        return linked(edit, swap, cls)
 
 
 class P2PRefine(io.ComfyNode):
@@ -244,7 +245,7 @@ class P2PRefine(io.ComfyNode):
         cross_replace_start: float,
         self_replace_start: float,
         self_replace_reach: float,
-        edit: tuple[Any, ...] = (),
+        edit: tuple[Link, ...] = (),
         word_windows: str = "",
         cross_replace_fade: float = 0.0,
     ) -> io.NodeOutput:
@@ -256,9 +257,8 @@ class P2PRefine(io.ComfyNode):
                 parse_windows(word_windows),
             ),
             self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
-            origin=str(cls.hidden.unique_id),
         )
-        return io.NodeOutput((*edit, refine))
+        return linked(edit, refine, cls)
 
 
 class P2PReweight(io.ComfyNode):
@@ -329,6 +329,7 @@ class P2PReweight(io.ComfyNode):
                     "to a P2P Controller.",
                 )
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -340,7 +341,7 @@ class P2PReweight(io.ComfyNode):
         window_start: float,
         window_end: float,
         self_replace_end: float,
-        edit: tuple[Any, ...] = (),
+        edit: tuple[Link, ...] = (),
         word_windows: str = "",
         cross_replace_fade: float = 0.0,
     ) -> io.NodeOutput:
@@ -358,4 +359,4 @@ class P2PReweight(io.ComfyNode):
             schedule if own else None,
             SelfInjection(Window(0.0, self_replace_end)),
         )
-        return io.NodeOutput((*edit, reweight))
+        return linked(edit, reweight, cls)

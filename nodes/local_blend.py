@@ -8,7 +8,16 @@ from comfy_api.latest import io
 
 from ..p2p_core.local_blend import LocalBlend
 from ..p2p_core.notation import parse_words
-from .common import CATEGORY, RESOLUTIONS, Edit, fraction_input, optional_schema, resolution_input
+from .common import (
+    CATEGORY,
+    RESOLUTIONS,
+    Edit,
+    Link,
+    fraction_input,
+    linked,
+    optional_schema,
+    resolution_input,
+)
 
 
 class P2PLocalBlend(io.ComfyNode):
@@ -97,12 +106,13 @@ class P2PLocalBlend(io.ComfyNode):
                     "Controller.",
                 )
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(
         cls,
-        edit: tuple[Any, ...],
+        edit: tuple[Link, ...],
         source_words: str,
         edited_words: str,
         subtract_words: str,
@@ -128,4 +138,4 @@ class P2PLocalBlend(io.ComfyNode):
             None if background is None else background["samples"],
             RESOLUTIONS[resolution],
         )
-        return io.NodeOutput((*edit, blend))
+        return linked(edit, blend, cls)

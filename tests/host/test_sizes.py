@@ -65,6 +65,6 @@ def test_the_nodes_reach_is_automatic_at_0(pack):
     windows = (0.8, 0.4, 0.0, 0.0)
     for given, meant in ((0.0, None), (0.25, 0.25), (1.0, 1.0)):
         (swap,) = nodes.P2PWordSwap.execute("a", "b", 1, *windows, given).args[0]
-        assert swap.self_injection.reach == meant
+        assert swap.edit.self_injection.reach == meant
     (fader,) = nodes.P2PReweight.execute("a", 2.0, nodes.FOLLOW, 0.0, 1.0, 0.4).args[0]
-    assert fader.self_injection.reach is None
+    assert fader.edit.self_injection.reach is None
