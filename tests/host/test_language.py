@@ -89,7 +89,7 @@ def test_refine_then_reweight_with_the_injections_window(demo, p2p, latent):
 
 def mapping(demo, text):
     (branch,) = build_controller(demo.clip, PROMPT, [(Refine(text),)]).controller.branches
-    return branch.carried
+    return branch.mapper
 
 
 def test_two_chunks_with_prompt_weights(demo, p2p, latent):
