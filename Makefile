@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12   the Python to make .venv with, 3.10 or newer
 #   COMFYUI_PATH=...    the ComfyUI to use; without it, see p2p_core/hosts/locate.py
-#   ARGS="-k swap"      further arguments of pytest for `make test`
+#   ARGS="-k swap"      further arguments: of pytest for `make test`, rows for `make bench` and `make demo`
 
 PYTHON ?= python3
 PORT ?= 8188
@@ -38,7 +38,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1 - /p' Makefile
 
 demo: $(READY) ## make the pictures of the README with the demo model
-	@$(RUN) -m p2p_core.demo.showcase
+	@$(RUN) -m p2p_core.demo.showcase $(ARGS)
 
 test: $(READY) ## run every test, with every ComfyUI to be found
 	@$(RUN) tests/run.py $(ARGS)
@@ -47,13 +47,13 @@ comfyui: $(READY) ## serve ComfyUI with this pack on 127.0.0.1
 	@$(RUN) -m p2p_core.hosts.server --port $(PORT)
 
 bench: $(READY) ## measure time and memory
-	@$(RUN) -m p2p_core.demo.bench
+	@$(RUN) -m p2p_core.demo.bench $(ARGS)
 
 fidelity: $(READY) ## measure how well real pictures survive inversion and editing
-	@$(RUN) -m p2p_core.demo.benchmark
+	@$(RUN) -m p2p_core.demo.benchmark $(ARGS)
 
 evaluate: $(READY) ## measure how well the edits keep the picture and follow the words
-	@$(RUN) -m p2p_core.demo.evaluate
+	@$(RUN) -m p2p_core.demo.evaluate $(ARGS)
 
 train: $(READY_TO_TRAIN) ## train the demo model
 	@$(RUN) -m p2p_core.demo.train

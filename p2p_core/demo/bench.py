@@ -3,7 +3,8 @@
 Source and edit sampled together by the P2P KSampler, attention injected in every step and every
 layer (the most there is to do), against the stock KSampler with a batch of two in the same process;
 beside them the same swap by explicit attention maps, and the cost of 1, 2, 4 and 8 edits, 1 edit =
-1. Writes output/bench/report.json; stock = 1.
+1. Writes output/bench/report.json; stock = 1. Rows can be asked for by name; a run that is stopped
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..controller import Chain
 from ..hosts.in_process import enter_host
 from ..hosts.locate import HostNotFound, find_hosts
 from .meter import compare, peak_memory
+from .report import Row, measured
 
 
 def main() -> int:
@@ -29,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("rows", nargs="*", help="rows to measure, else all")
     parser.add_argument("--out", type=Path, default=Path("output/bench"))
     parser.add_argument(
         "--repeats", type=int, default=9, help="pairs of runs to take the median of"
@@ -40,51 +44,69 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     accelerator = torch.cuda.is_available()
-    report: dict[str, Any] = {
+    plan = {
         "host": host.version,
         "device": torch.cuda.get_device_name()
         if accelerator
         else f"CPU, {torch.get_num_threads()} threads",
+        "repeats": options.repeats,
     }
     with tempfile.TemporaryDirectory(prefix="p2p-bench-") as base:
         enter_host(host, Path(base))
-        report |= measure(options.repeats, accelerator)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        try:
+            report = measured(options.out, plan, rows(options.repeats, accelerator), options.rows)
+        except ValueError as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
     return 0
 
 
-def measure(repeats: int, accelerator: bool) -> dict[str, Any]:
-    """Every comparison of the report."""
+def rows(repeats: int, accelerator: bool) -> dict[str, Row]:
+    """Every comparison of the report, by its name."""
     from ..hosts.comfyui import bench
     from ..hosts.comfyui.bench import Bench
 
     bench.quiet()
-    report: dict[str, Any] = {}
 
-    def against_stock(name: str, at: Bench, ours: Callable[[], Any], times: int = repeats) -> None:
-        report[name] = asdict(compare(name, ours, at.stock(2), times))
+    @lru_cache(maxsize=1)  # one model at a time
+    def model(name: str) -> Bench:
+        if name == "demo":
+            return Bench.demo(steps=10)
+        if name == "sd15":
+            return Bench.of(bench.SD15, *((64, 10) if accelerator else (32, 2)))
+        return Bench.of(bench.SDXL, *((128, 10) if accelerator else (64, 1)))
 
-    demo = Bench.demo(steps=10)
-    against_stock("demo", demo, demo.ours([bench.SWAP]), 5 * repeats)  # a run so short
-    sd15 = Bench.of(bench.SD15, *((64, 10) if accelerator else (32, 2)))
-    against_stock("sd15", sd15, sd15.ours([bench.SWAP]))
-    against_stock("sd15_refine_reweight", sd15, sd15.ours([bench.REFINE_REWEIGHT]))
-    against_stock("sd15_local_blend", sd15, sd15.ours([bench.LOCAL_BLEND]))
-    against_stock("sd15_explicit_maps", sd15, sd15.explicit())
-    one = sd15.ours([bench.SWAP])
-    report["edits"] = {
-        str(n): compare(
-            f"{n} edits", sd15.ours([bench.SWAP] * n), one, max(3, repeats // 3)
-        ).time_ratio
-        for n in (1, 2, 4, 8)
+    def against_stock(name: str, of: str, chain: Chain | None, times: int = repeats) -> Row:
+        def row() -> dict[str, Any]:
+            at = model(of)
+            ours = at.explicit() if chain is None else at.ours([chain])
+            return {name: asdict(compare(name, ours, at.stock(2), times))}
+
+        return row
+
+    def edits() -> dict[str, Any]:
+        at, times = model("sd15"), max(3, repeats // 3)
+        one = at.ours([bench.SWAP])
+        ratios = {
+            str(n): compare(f"{n} edits", at.ours([bench.SWAP] * n), one, times).time_ratio
+            for n in (1, 2, 4, 8)
+        }
+        return {"edits": ratios}
+
+    compared = {
+        "demo": ("demo", bench.SWAP, 5 * repeats),  # a run so short
+        "sd15": ("sd15", bench.SWAP),
+        "sd15_refine_reweight": ("sd15", bench.REFINE_REWEIGHT),
+        "sd15_local_blend": ("sd15", bench.LOCAL_BLEND),
+        "sd15_explicit_maps": ("sd15", None),
     }
-    del sd15, one
-    report["inversion"] = inverting(max(3, repeats // 3))
-    sdxl = Bench.of(bench.SDXL, *((128, 10) if accelerator else (64, 1)))
-    against_stock("sdxl", sdxl, sdxl.ours([bench.REFINE_REWEIGHT]))
-    return report
+    return {
+        **{name: against_stock(name, *given) for name, given in compared.items()},
+        "edits": edits,
+        "inversion": lambda: {"inversion": inverting(max(3, repeats // 3))},
+        "sdxl": against_stock("sdxl", "sdxl", bench.REFINE_REWEIGHT),
+    }
 
 
 def inverting(repeats: int) -> dict[str, float]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,17 @@ from ..hosts.server import PromptFailed, Server, ServerFailed
 from . import exhibits
 from .exhibits import Exhibit
 from .pairs import ADDED, FADED, PAIRS
+from .report import Row, measured
 from .studio import Photographer, Studio
 
-SEEDS = {"word_swap": 4, "refine": 4, "reweight": 2}
-"""Pictures of each prompt."""
+ROWS: dict[str, tuple[Callable[[Photographer, int, int], Iterator[Exhibit]], int, int]] = {
+    "word_swap": (exhibits.word_swaps, 4, sum(len(pairs) for pairs in PAIRS.values())),
+    "refine": (exhibits.refinements, 4, len(ADDED)),
+    "reweight": (exhibits.fader, 2, len(FADED)),
+    "one_word": (lambda studio, _, seed: exhibits.one_word(studio, seed), 1, 3),
+    "word_maps": (lambda studio, _, seed: exhibits.word_maps(studio, seed), 1, 3),
+}
+"""By the name of its sheet: the exhibit, the pictures of each prompt, and the prompts."""
 
 
 def main() -> int:
@@ -34,25 +42,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("rows", nargs="*", help=f"rows to make, else all: {', '.join(ROWS)}")
     parser.add_argument("--out", type=Path, default=Path("output/demo"))
     parser.add_argument("--seeds", type=int, help="seeds a prompt, instead of several")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     try:
         with photographer() as (name, studio):
-            shown = showcase(studio, options.seeds, options.seed)
-    except (HostNotFound, ServerFailed, PromptFailed) as error:
+            rows = showcase(studio, options.out, options.seeds, options.seed)
+            plan = {"host": name, "seeds": options.seeds, "seed": options.seed}
+            report = measured(options.out, plan, rows, options.rows)
+    except (HostNotFound, ServerFailed, PromptFailed, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    options.out.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"host": name}
-    for name, exhibit in shown.items():
-        report |= exhibit.figures
-        if exhibit.sheet is not None:
-            exhibit.sheet.save(options.out / f"{name}.png")
-    (options.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
-    sys.stdout.write("".join(f"Pictures: {options.out / name}.png\n" for name in shown))
+    made = options.rows or list(rows)
+    sys.stdout.write("".join(f"Pictures: {options.out / name}.png\n" for name in made))
     return 0
 
 
@@ -77,24 +82,21 @@ def photographer() -> Iterator[tuple[str, Photographer]]:
         yield host.version, Studio(server)
 
 
-def showcase(studio: Photographer, seeds: int | None, seed: int) -> dict[str, Exhibit]:
-    """Every exhibit by the name of its sheet."""
-    prompts = sum(len(pairs) for pairs in PAIRS.values())
-    planned = {
-        "word_swap": (prompts, exhibits.word_swaps(studio, seeds or SEEDS["word_swap"], seed)),
-        "refine": (len(ADDED), exhibits.refinements(studio, seeds or SEEDS["refine"], seed)),
-        "reweight": (len(FADED), exhibits.fader(studio, seeds or SEEDS["reweight"], seed)),
-        "one_word": (3, exhibits.one_word(studio, seed)),
-        "word_maps": (3, exhibits.word_maps(studio, seed)),
+def showcase(studio: Photographer, out: Path, seeds: int | None, seed: int) -> dict[str, Row]:
+    """Every exhibit by the name of its sheet, which it writes to `out`."""
+    return {
+        name: partial(_shown, name, exhibit(studio, seeds or count, seed), prompts, out)
+        for name, (exhibit, count, prompts) in ROWS.items()
     }
-    shown: dict[str, Exhibit] = {}
-    with tqdm(total=sum(count for count, _ in planned.values()), unit="prompt") as bar:
-        for name, (_, work) in planned.items():
-            bar.set_description(name.replace("_", " "))
-            for exhibit in work:
-                shown[name] = exhibit
-                bar.update()
-    return shown
+
+
+def _shown(name: str, work: Iterator[Exhibit], prompts: int, out: Path) -> dict[str, Any]:
+    bar = tqdm(work, desc=name.replace("_", " "), total=prompts, unit="prompt")
+    *_, exhibit = bar
+    if exhibit.sheet is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        exhibit.sheet.save(out / f"{name}.png")
+    return exhibit.figures
 
 
 if __name__ == "__main__":
