@@ -14,7 +14,7 @@ import typer
 def require_diffusers() -> None:
     """Raises `ValueError` where it is not installed."""
     try:
-        for name in ("diffusers", "torchmetrics", "pebble"):
+        for name in ("diffusers", "filelock", "pebble", "torchmetrics"):
             import_module(name)
     except ImportError as error:
         raise ValueError(

@@ -65,7 +65,7 @@ def measure(lab: Lab, book: Book, count: int, seed: int) -> None:
             row["peak_memory_mib"] = peak_memory(work) / 2**20
         if n < len(KINDS):
             path = _picture(book, n, name)
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(made.edited).save(path)
         book.write(row | figures(lab, case, picture, made))
 

@@ -6,7 +6,6 @@ to change. The data is the user's to bring.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ import numpy as np
 
 from ..jobs.edit import Edit
 from ..jobs.files import size_of_photograph
+from ..jobs.places import check_name, same_name
+from ..jobs.reading import parse_json, read_text, shown
 
 KINDS: Mapping[str, str] = {
     "0": "random",
@@ -138,27 +139,42 @@ def read_cases(folder: Path) -> list[Case]:
     """
     path = folder / "mapping_file.json"
     try:
-        mapping = json.loads(path.read_text(encoding="utf-8"))
-        entries = list(mapping.items())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        mapping = _mapping(path)
+    except ValueError as error:
         raise ValueError(
-            f"Expected PIE-Bench in {folder}, but {path} cannot be read: {error}. Give the folder "
-            "that holds mapping_file.json and annotation_images."
+            f"Expected PIE-Bench in {folder}, but {error} Give the folder that holds "
+            "mapping_file.json and annotation_images."
         ) from error
     cases: list[Case] = []
     wrong: list[str] = []
-    for key, entry in entries:
+    taken: dict[str, str] = {}
+    for key, entry in mapping.items():
         try:
+            check_name(key)
+            if (other := taken.setdefault(same_name(key), key)) != key:
+                raise ValueError(f"Expected another name than {other}, the same on some systems.")
             cases.append(_case(key, entry, folder / "annotation_images"))
         except (KeyError, TypeError) as error:
             wrong.append(
-                f"{path}, {key}: Expected the published fields, got none or another: {error}."
+                f"{path}, {shown(key)}: Expected the published fields, got none or another: "
+                f"{error}."
             )
         except ValueError as error:
-            wrong.append(f"{path}, {key}: {error}")
+            wrong.append(f"{path}, {shown(key)}: {error}")
     if wrong or not cases:
         raise ValueError("\n".join(wrong) or f"Expected cases in {path}, which has none.")
     return cases
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    text = read_text(path)
+    try:
+        mapping = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}.") from error
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{path} holds no object: {shown(mapping)}.")
+    return mapping
 
 
 def _case(key: str, entry: Mapping[str, Any], images: Path) -> Case:
@@ -168,14 +184,14 @@ def _case(key: str, entry: Mapping[str, Any], images: Path) -> Case:
     if kind not in KINDS:
         raise ValueError(f"Expected an editing_type_id of 0 to 9, got {kind!r}.")
     words: Sequence[str] = str(entry["blended_word"]).split()
-    mask = tuple(int(number) for number in entry["mask"])
-    if len(mask) % 2:
-        raise ValueError(f"Expected pairs of numbers in the mask, got {len(mask)} numbers.")
+    mask = entry["mask"]
+    if not isinstance(mask, list) or not all(type(one) is int for one in mask) or len(mask) % 2:
+        raise ValueError(f"Expected pairs of whole numbers in the mask, got {shown(mask)}.")
     prompt, edited = (
         " ".join(str(entry[name]).replace("[", "").replace("]", "").split())
         for name in ("original_prompt", "editing_prompt")
     )
     blend = (words[0], words[1]) if len(words) > 1 else None
-    case = Case(key, image, prompt, edited, KINDS[kind], blend, mask)
+    case = Case(key, image, prompt, edited, KINDS[kind], blend, tuple(mask))
     case.region(height, width)
     return case

@@ -18,6 +18,7 @@ from ..demo.metrics import psnr
 from ..jobs.engine import Staff, Summary, run
 from ..jobs.files import read_photograph, write_whole
 from ..jobs.job import Job, model_from_anywhere
+from ..jobs.places import alone_in, check_folder
 from .book import Book, means
 from .pie import CLIP, DINO, KINDS, METHODS, Case, read_cases
 from .published import COLUMNS, Measures, through_jpeg
@@ -53,7 +54,8 @@ class Plan:
     def opened(self) -> tuple[Book, list[tuple[Case, Job]]]:
         """The book, and every case by every method as a job.
 
-        Raises `ValueError` as `read_cases` does, and for a book of other settings or data.
+        Raises `ValueError` as `read_cases` does, for a book of other settings or data, and naming
+        every case whose place holds anything but its own pictures.
         """
         cases = read_cases(self.data.resolve())[: self.limit]
         mapping = hashlib.sha256((self.data / "mapping_file.json").read_bytes()).hexdigest()
@@ -61,12 +63,23 @@ class Plan:
         about = {"model": self.model, "half": self.half, **settings, "data": mapping[:16]}
         about |= {"networks": list(self.networks)}
         out, model = self.out.resolve(), model_from_anywhere(self.model)
-        jobs = [
-            (case, Job(name, case.edit(method, **settings), out / name, model, self.half))
-            for method in self.methods
-            for case in cases
-            for name in [f"{method}/{case.key}"]
-        ]
+        jobs: list[tuple[Case, Job]] = []
+        wrong: list[str] = []
+        for method in self.methods:
+            if (out / method).is_symlink():
+                raise ValueError(f"Expected a folder at {out / method}, got a link. Move it.")
+            for case in cases:
+                name = f"{method}/{case.key}"
+                try:
+                    edit = case.edit(method, **settings)
+                    job = Job(name, edit, out / name, model, self.half)
+                    if not job.is_done():
+                        check_folder(job.folder)
+                    jobs.append((case, job))
+                except ValueError as error:
+                    wrong.append(f"{name}: {error}")
+        if wrong:
+            raise ValueError("\n".join([*wrong, f"{len(wrong)} bad cases; nothing was begun."]))
         return Book.open(self.out, about), jobs
 
 
@@ -75,11 +88,23 @@ def run_pie(
 ) -> tuple[dict[str, Any], Summary]:
     """Edit and measure what is not yet; writes report.json, report.csv and report.md.
 
-    Returns the report, and what became of the edits.
+    Returns the report, and what became of the edits. Raises `ValueError` where another run writes
+    to the same folder.
     """
     book, jobs = plan.opened
-    summary = run([job for _, job in jobs], plan.out, staff, retries, quiet)
-    _measure(book, jobs, measures, quiet)
+    with alone_in([plan.out]):
+        summary = run([job for _, job in jobs], plan.out, staff, retries, quiet)
+        _measure(book, jobs, measures, quiet)
+        return _report(plan, book, jobs, measures, summary), summary
+
+
+def _report(
+    plan: Plan,
+    book: Book,
+    jobs: Sequence[tuple[Case, Job]],
+    measures: Measures,
+    summary: Summary,
+) -> dict[str, Any]:
     wanted = {(case.key, _method(job)) for case, job in jobs}
     rows = [row for row in book.rows() if (row["case"], row["method"]) in wanted]
     report: dict[str, Any] = {
@@ -94,7 +119,7 @@ def run_pie(
     }
     report["kinds"] = book.tables(rows, plan.methods, list(KINDS.values()), COLUMNS)
     write_whole(plan.out / "report.json", json.dumps(report, indent=2) + "\n")
-    return report, summary
+    return report
 
 
 def _measure(book: Book, jobs: Sequence[tuple[Case, Job]], measures: Measures, quiet: bool) -> None:

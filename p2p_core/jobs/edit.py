@@ -53,6 +53,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         self.pixels()
+        check_text(self.negative)
         if self.steps < 1 or not 0 < self.denoise <= 1 or self.seed < 0:
             raise ValueError(
                 "Expected 1 or more steps, a denoise within 0 and 1 and a seed of 0 or more, got "
@@ -79,6 +80,13 @@ class Sampling:
 
         cfg = guidance if self.cfg is None else self.cfg
         return Settings(self.steps, cfg, self.sampler, self.denoise, self.seed, self.scheduler)
+
+
+def check_text(*texts: str) -> None:
+    """Raises `ValueError` for what no tokenizer reads: bytes that are no UTF-8, half characters."""
+    for text in texts:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"Expected words as Unicode text, got {text!r}. Write them in UTF-8.")
 
 
 def _fits(side: int) -> bool:
@@ -120,6 +128,7 @@ class Edit(Sampling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_text(self.source, self.refine or "", *self.swap, *self.reweight, *self.blend)
         if not (self.swap or self.refine is not None or self.reweight):
             raise ValueError("Expected an edit: --swap, --refine or --reweight. Add one.")
         if self.image is None and self.denoise < 1:

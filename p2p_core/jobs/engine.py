@@ -2,16 +2,15 @@
 
 A case's pictures appear in a folder of their own, all at once, with the command that makes them
 inside; a case whose folder says its command is done. So a run that was stopped or that lost workers
-goes on where it was, and no case is done twice.
+goes on where it was, and no case is done twice: a folder is one run's at a time.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,8 +19,9 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from .files import PART, append_line
+from .files import append_line
 from .job import Job
+from .places import alone_in, sweep
 
 LOG = "log.jsonl"
 
@@ -111,9 +111,14 @@ def run(
     """Carry out the jobs that are not done yet; `out` gets log.jsonl, a line for each attempt.
 
     A case that fails is tried again so many times, unless its words or files are wrong. Raises
-    `OSError` where nobody could do anything: no model, no space left. Interrupted, it stops the
-    workers and leaves what is done.
+    `OSError` where nobody could do anything: no model, no space left; `ValueError` where another
+    run writes to the same folders. Interrupted, it stops the workers and leaves what is done.
     """
+    with _claimed({out, *(job.folder.parent for job in jobs)}):
+        return _run(jobs, out, staff, retries, quiet)
+
+
+def _run(jobs: Sequence[Job], out: Path, staff: Staff, retries: int, quiet: bool) -> Summary:
     summary = Summary()
     waiting: deque[tuple[Job, int]] = deque()
     for job in jobs:
@@ -123,14 +128,9 @@ def run(
             waiting.append((job, 0))
     if not waiting:
         return summary
-    out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     running: dict[Future[Outcome], tuple[Job, int]] = {}
-    with (
-        _swept(jobs),
-        tqdm(total=len(waiting), unit="case", disable=quiet) as bar,
-        staff as workers,
-    ):
+    with tqdm(total=len(waiting), unit="case", disable=quiet) as bar, staff as workers:
         while waiting or running:
             while waiting and len(running) < workers.count:
                 job, tried = waiting.popleft()
@@ -142,10 +142,10 @@ def run(
                 attempt = {"name": job.name, "attempt": tried + 1, **asdict(outcome)}
                 append_line(out / LOG, json.dumps(attempt))
                 summary.working_seconds += outcome.seconds
-                if outcome.disaster:
-                    raise OSError(outcome.error)
                 if outcome.error is None or job.is_done():  # a worker may die with its work done
                     summary.done.append(job)
+                elif outcome.disaster:
+                    raise OSError(outcome.error)
                 elif outcome.hopeless or tried >= retries:
                     summary.failed.append((job, outcome.error))
                 else:
@@ -166,13 +166,16 @@ def _outcome(future: Future[Outcome]) -> Outcome:
 
 
 @contextmanager
-def _swept(jobs: Sequence[Job]) -> Iterator[None]:
-    """Nothing half-written of these jobs is there before or after, whoever left it."""
-    halves = [job.folder.with_name(job.folder.name + PART) for job in jobs]
-    try:
-        for half in halves:
-            shutil.rmtree(half, ignore_errors=True)
-        yield
-    finally:
-        for half in halves:
-            shutil.rmtree(half, ignore_errors=True)
+def _claimed(folders: Collection[Path]) -> Iterator[None]:
+    """These folders are this run's, with nothing half-written in them before or after."""
+    with alone_in(folders):
+        try:
+            _sweep(folders)
+            yield
+        finally:
+            _sweep(folders)
+
+
+def _sweep(folders: Collection[Path]) -> None:
+    for folder in folders:
+        sweep(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,9 +47,12 @@ def read_parameters(path: Path) -> dict[str, Any]:
     """What a picture was made with; nothing for a file that is missing or somebody else's."""
     try:
         with Image.open(path) as picture:
-            return json.loads(picture.info[KEY])
-    except (OSError, SyntaxError, KeyError, json.JSONDecodeError):
+            found = json.loads(picture.info[KEY])
+    except (OSError, SyntaxError, KeyError, ValueError, RecursionError, TypeError):
         return {}
+    except Image.DecompressionBombError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_pictures(
@@ -91,14 +93,3 @@ def append_line(path: Path, line: str) -> None:
             file.seek(start - 1)
             line = line if file.read(1) == b"\n" else "\n" + line
         file.write(f"{line}\n".encode())
-
-
-def write_folder(folder: Path, pictures: Pictures, parameters: Mapping[str, Any]) -> None:
-    """All pictures in a folder that appears with them; one that was there gives way."""
-    part = folder.with_name(folder.name + PART)
-    try:
-        write_pictures(part, pictures, parameters)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

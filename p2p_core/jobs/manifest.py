@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .edit import Edit
-from .files import PART, read_parameters, size_of_photograph
+from .files import size_of_photograph
 from .job import Job, model_from_anywhere
+from .places import check_folder, check_name, same_name
+from .reading import parse_json, read_text, shown
 
 NAMES = {"caption": "source"}
-LONGEST_NAME = 200
-"""Bytes of a folder's name; file systems allow little more."""
 TYPES: Mapping[str, Any] = get_type_hints(Edit)
 
 
@@ -35,22 +34,24 @@ def read_manifest(path: Path, out: Path, model: str, half: bool) -> list[Job]:
     out, beside, model = out.resolve(), path.resolve().parent, model_from_anywhere(model)
     jobs: list[Job] = []
     wrong: list[str] = []
-    taken: dict[str, int] = {}
+    taken: dict[str, tuple[str, int]] = {}
     for line, row in _rows(path):
         try:
             if isinstance(row, str):
                 raise ValueError(row)
             name, edit = _read(row, f"{line:04}", beside)
-            if name in taken:
+            other, its_line = taken.setdefault(same_name(name), (name, line))
+            if its_line != line:
                 raise ValueError(
-                    f"Expected another name than {name!r}, which line {taken[name]} has already."
+                    f"Expected another name than {name!r}, which line {its_line} has already"
+                    + (f", as {other!r}, the same on some systems." if other != name else ".")
                 )
-            _check_folder(out / name)
+            job = Job(name, edit, out / name, model, half, f"line {line}")
+            if not job.is_done():
+                check_folder(job.folder)
+            jobs.append(job)
         except ValueError as error:
             wrong.append(f"{path}, line {line}: {error}")
-            continue
-        taken[name] = line
-        jobs.append(Job(name, edit, out / name, model, half, f"line {line}"))
     if wrong:
         raise ValueError("\n".join([*wrong, f"{len(wrong)} bad rows; nothing was begun."]))
     if not jobs:
@@ -60,13 +61,14 @@ def read_manifest(path: Path, out: Path, model: str, half: bool) -> list[Job]:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Lines with their values, or with what is wrong with them."""
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".jsonl", ".ndjson"):
+        raise ValueError(f"Expected a manifest that ends in .csv or .jsonl, got {path}.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"Expected a manifest at {path}, which cannot be read: {error}."
-        ) from error
-    if path.suffix.lower() == ".csv":
+        text = read_text(path)
+    except ValueError as error:
+        raise ValueError(f"Expected a manifest, but {error}") from error
+    if kind == ".csv":
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         try:
             heads = [head for head in reader.fieldnames or () if head]
@@ -80,33 +82,37 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                     yield reader.line_num, {k: v for k, v in row.items() if k and v}
         except csv.Error as error:
             yield reader.line_num, f"Expected comma-separated values, got what is not: {error}."
-    elif path.suffix.lower() in (".jsonl", ".ndjson"):
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield number, _object(line)
-    else:
-        raise ValueError(f"Expected a manifest that ends in .csv or .jsonl, got {path}.")
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, _object(line)
 
 
 def _object(line: str) -> dict[str, Any] | str:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
+        row = parse_json(line)
+    except ValueError as error:
         return f"Expected a JSON object, got what is none: {error}."
-    return row if isinstance(row, dict) else f"Expected a JSON object, got {line.strip()[:40]!r}."
+    return row if isinstance(row, dict) else f"Expected a JSON object, got {shown(row)}."
 
 
 def _read(row: dict[str, Any], name: str, beside: Path) -> tuple[str, Edit]:
     """A row's name and edit; raises `ValueError` for one that makes no sense."""
     row = _fields(row)
-    name = str(row.pop("name", name))
-    forbidden = name in ("", ".", "..") or name.endswith((PART, ".jsonl"))
-    if forbidden or {"/", "\\", "\0"} & {*name} or len(name.encode()) > LONGEST_NAME:
-        raise ValueError(f"Expected a name for a folder, got {name[:80]!r}.")
+    name = row.pop("name", name)
+    if not isinstance(name, str | int):
+        raise ValueError(f"Expected a name for a folder, got {shown(name)}.")
+    check_name(name := str(name))
     edits = row.pop("edits", {})
     if not isinstance(edits, str | dict):
-        raise ValueError(f"Expected edits to be text or an object, got {edits!r}.")
-    row |= _fields(_options(edits) if isinstance(edits, str) else edits)
+        raise ValueError(f"Expected edits to be text or an object, got {shown(edits)}.")
+    more = _fields(_options(edits) if isinstance(edits, str) else edits)
+    if twice := sorted(row.keys() & more.keys()):
+        raise ValueError(
+            f"Expected each option once, got {', '.join(twice)} in edits and in a column of its "
+            "own. Remove one."
+        )
+    row |= more
     known = {field.name for field in fields(Edit)}
     if unknown := sorted(row.keys() - known):
         raise ValueError(
@@ -133,31 +139,39 @@ def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in row.items():
         name = key.strip().removeprefix("--").replace("-", "_")
-        if value is not None:
-            found[NAMES.get(name, name)] = value
+        if value is None:
+            continue
+        name = NAMES.get(name, name)
+        if name in found:
+            raise ValueError(f"Expected {_called(name)} once, got it twice. Remove one.")
+        found[name] = value
     return found
 
 
-def _check_folder(folder: Path) -> None:
-    """Raises `ValueError` for somebody else's: pictures of a case take a whole folder's place."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not read_parameters(folder / "edited.png"):
-        raise ValueError(
-            f"Expected a folder for pictures, got {folder}, which holds something else. Give the "
-            "row another name."
-        )
+def _called(name: str) -> str:
+    """By all the names that users have for it."""
+    return " or ".join([name, *(other for other, own in NAMES.items() if own == name)])
 
 
 def _options(text: str) -> dict[str, Any]:
     """`--swap cat=dog --blend cat` as fields and values."""
     found: dict[str, Any] = {}
-    words = shlex.split(text)
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quotation that does not end
+        words = [""]
     if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
-        raise ValueError(f"Expected edits such as '--swap cat=dog --blend cat,dog', got {text!r}.")
+        raise ValueError(
+            f"Expected edits such as '--swap cat=dog --blend cat,dog', got {shown(text)}."
+        )
     for option, value in zip(words[::2], words[1::2], strict=True):
         (key,) = _fields({option: value})
-        found[key] = [*found.get(key, []), value] if TYPES.get(key) == tuple[str, ...] else value
+        if TYPES.get(key) == tuple[str, ...]:
+            found[key] = [*found.get(key, []), value]
+        elif key in found:
+            raise ValueError(f"Expected {_called(key)} once in edits, got it twice. Remove one.")
+        else:
+            found[key] = value
     return found
 
 
@@ -167,7 +181,7 @@ def _value(key: str, value: Any) -> Any:
     if kind == tuple[str, ...]:
         parts = value.split(";") if isinstance(value, str) else value
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            raise ValueError(f"Expected {key} to be words, got {value!r}.")
+            raise ValueError(f"Expected {key} to be words, got {shown(value)}.")
         return tuple(part.strip() for part in parts if part.strip())
     kinds = [one for one in get_args(kind) if one is not type(None)] or [kind]
     (wanted,) = kinds
@@ -181,4 +195,4 @@ def _value(key: str, value: Any) -> Any:
         return wanted(value)
     except (TypeError, ValueError, KeyError, OverflowError):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise ValueError(f"Expected {key} to be {names[wanted]}, got {value!r}.") from None
+        raise ValueError(f"Expected {key} to be {names[wanted]}, got {shown(value)}.") from None

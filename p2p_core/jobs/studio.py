@@ -23,7 +23,7 @@ from ..inversion.methods import Options
 from ..inversion.record import Inversion
 from ..local_blend import LocalBlend
 from ..notation import parse_words
-from .edit import Edit, Sampling
+from .edit import Edit, Sampling, check_text
 from .files import Pictures, read_photograph
 
 DEMO = "demo"
@@ -109,6 +109,7 @@ class Studio:
 
         Raises `ValueError` for words that are not there.
         """
+        check_text(source, words)
         latent = self._blank(how)
         rest = {"settings": self._settings(how), "negative": how.negative, "quiet": self.quiet}
         result, seen = sample_and_look(
@@ -132,6 +133,7 @@ class Studio:
 
         Raises `ValueError` for a file that is no picture.
         """
+        check_text(source)
         latent = self._latent(read_photograph(image), how)
         found = self._invert(latent, source, options, how)
         pictures = {"reconstruction": self.model.to_pictures(found.reconstruction)[0]}

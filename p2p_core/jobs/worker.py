@@ -5,19 +5,28 @@ from __future__ import annotations
 import os
 import time
 from functools import lru_cache
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from .engine import Outcome
-from .files import write_folder
 from .job import Job
+from .places import write_folder
 
 if TYPE_CHECKING:
     from .studio import Studio
 
 
 def begin(numbers: Any) -> None:
-    """Take the next accelerator of this machine, `numbers` counting the workers that have begun."""
+    """Take the next accelerator of this machine, `numbers` counting the workers that have begun.
+
+    Bars of progress get a lock of this process alone: tqdm's own is a semaphore of the system,
+    which a worker that is killed would leave behind.
+    """
     import torch
+
+    tqdm.set_lock(RLock())
 
     accelerators = torch.cuda.device_count()
     if accelerators > 1:
