@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 pytest.importorskip("diffusers", reason="needs the headless extra: pip install .[headless]")
@@ -16,10 +18,27 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from p2p_core.cli import main
 from p2p_core.hosts.diffusers.demo import clip_tokenizer
 from p2p_core.hosts.diffusers.pipeline import Model
 
 WIDTH = 32
+
+
+@pytest.fixture
+def p2p(monkeypatch, capsys):
+    """Runs a command: (exit status, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["p2p", *map(str, arguments)])
+        try:
+            status = main()
+        except SystemExit as done:
+            status = done.code
+        told = capsys.readouterr()
+        return status or 0, told.out, told.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -13,27 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_core.cli import main
 from p2p_core.demo.scenes import Item, Scene, render
+from p2p_core.jobs.places import LOCK
 
 SOURCE = "a red circle on the grass"
 FAST = ["--steps", "4", "--json"]
-
-
-@pytest.fixture
-def p2p(monkeypatch, capsys):
-    """Runs a command: (exit status, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["p2p", *map(str, arguments)])
-        try:
-            status = main()
-        except SystemExit as done:
-            status = done.code
-        told = capsys.readouterr()
-        return status or 0, told.out, told.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +145,8 @@ def test_maps(p2p, tmp_path):
     [
         (["--swap", "dog=cat"], "'dog' is not in the prompt"),
         (["--swap", "circle"], "--swap bicycle=car"),
+        (["--swap", "circle=\udcff"], "Unicode text, got 'circle=\\udcff'"),
+        (["--swap", "circle=star", "--negative", "\udcff"], "Unicode text"),
         ([], "Expected an edit"),
         (["--reweight", "red=much"], "Expected a number"),
         (["--swap", "circle=star", "--blend", "dog"], "'dog' is not in the prompt"),
@@ -254,17 +241,20 @@ def test_a_run_that_is_interrupted_leaves_whole_cases_and_goes_on(tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)))
     command = [sys.executable, "-I", "-m", "p2p_core.cli.app", "batch", path, "--out", out]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not list(out.glob("*/edited.png")):
+        while not (out / "log.jsonl").exists():
             time.sleep(0.05)
             assert process.poll() is None
+        first, *_ = (out / "log.jsonl").read_text().splitlines()
+        os.kill(json.loads(first)["worker"], signal.SIGKILL)  # whose end leaves nothing to say
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate()
     assert process.returncode == 130
     assert "Interrupted" in error
     assert "Traceback" not in error
+    assert "resource_tracker" not in error
     before = {one.parent.name for one in out.glob("*/edited.png")}
     assert 0 < len(before) < 4
-    assert {one.name for one in out.iterdir()} == before | {"log.jsonl"}
+    assert {one.name for one in out.iterdir()} == before | {LOCK, "log.jsonl"}
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     report = json.loads(done.stdout)
     assert (report["done"], report["done_before"]) == (4 - len(before), len(before))

@@ -282,14 +282,23 @@ def test_wrong_data(data, tmp_path, offline):
     mapping[keys[0]]["editing_type_id"] = "10"
     mapping[keys[1]]["image_path"] = "none.jpg"
     mapping[keys[2]]["mask"] = [128 * 128, 1]
+    mapping[keys[4]]["mask"] = [float("inf"), 1]
+    mapping[keys[5]]["mask"] = [0]
+    mapping["case"] = mapping["Case"] = mapping[keys[6]]
+    bad = ["", ".", "..", "../../victim", "a/b", "x.part", "CON", "\ud83d"]
+    mapping |= dict.fromkeys(bad, mapping[keys[6]])
     del mapping[keys[3]]["blended_word"]
     (tmp_path / "mapping_file.json").write_text(json.dumps(mapping))
     (tmp_path / "annotation_images").symlink_to(data / "annotation_images")
     with pytest.raises(ValueError, match="editing_type_id") as raised:
         read_cases(tmp_path)
     said = str(raised.value).splitlines()
-    assert len(said) == 4
-    assert all(key in line for key, line in zip(keys, said, strict=False))
+    wrong = [*keys[:6], "Case", *bad]
+    assert all(f", {key!r}: " in line for key, line in zip(wrong, said, strict=True))
+    assert all("name for a folder on every system" in line for line in said[7:])
+    (tmp_path / "mapping_file.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deep"):
+        read_cases(tmp_path)
     with pytest.raises(ValueError, match="each once"):
         Plan(data, tmp_path, ["direct", "direct"])
     for dino, said in ((str(tmp_path / "none.pth"), "Expected a model of timm"),
@@ -298,6 +307,35 @@ def test_wrong_data(data, tmp_path, offline):
             Measures.load(dino)
     with pytest.raises(ValueError, match="or one of openai"):
         Measures.load(clip="none", dino=DINO)
+
+
+def test_nothing_of_others_is_touched(data, tmp_path):
+    """By a data set's keys, or in the places of its cases: before anything is begun."""
+    mapping = json.loads((data / "mapping_file.json").read_text())
+    first, second, *_ = mapping
+    evil, out, victim = (tmp_path / name for name in ("evil", "out", "victim"))
+    places = [out / "direct" / first, out / "ddim" / second]
+    for folder in (evil, victim, *places):
+        folder.mkdir(parents=True)
+    for folder in (victim, *places):
+        (folder / "precious.txt").write_text("")
+    (evil / "annotation_images").symlink_to(data / "annotation_images")
+    (evil / "mapping_file.json").write_text(json.dumps({"../../victim": mapping[first]}))
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "direct").symlink_to(victim)
+    before = sorted(tmp_path.rglob("*"))
+
+    def refused(data, out, methods, said):
+        with pytest.raises(ValueError, match=said) as raised:
+            run_pie(Plan(data, out, methods, steps=1), workers_of(1, None), Measures(), quiet=True)
+        assert sorted(tmp_path.rglob("*")) == before
+        return str(raised.value)
+
+    refused(evil, tmp_path / "new", ["direct"], "victim': Expected a name for a folder")
+    refused(data, tmp_path / "linked", ["direct"], "got a link")
+    said = refused(data, out, ["direct", "ddim"], "2 bad cases; nothing was begun")
+    for place in places:
+        assert f"{place}, which holds something else: 'precious.txt'" in said
 
 
 def test_a_picture_that_was_made_anew_is_measured_anew(data, tmp_path):
