@@ -169,7 +169,7 @@ def _sheet(book: Book, plan: Plan) -> None:
         if not all(file.exists() for file in files):
             continue
         images += [render(case.scene), render(case.edited)]
-        images += [np.asarray(Image.open(file)) for file in files]
+        images += [np.asarray(Image.open(file, formats=["PNG"])) for file in files]
         captions += [case.prompt, case.edited_prompt, *[""] * len(files)]
     if images:
         heads = ("given", "true answer", *names)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..jobs.edit import Edit
-from ..jobs.files import size_of_photograph
+from ..jobs.photographs import size_of_photograph
 from ..jobs.places import check_name, same_name
 from ..jobs.reading import parse_json, read_text, shown
 
@@ -154,7 +154,7 @@ def read_cases(folder: Path) -> list[Case]:
             if (other := taken.setdefault(same_name(key), key)) != key:
                 raise ValueError(f"Expected another name than {other}, the same on some systems.")
             cases.append(_case(key, entry, folder / "annotation_images"))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             wrong.append(
                 f"{path}, {shown(key)}: Expected the published fields, got none or another: "
                 f"{error}."

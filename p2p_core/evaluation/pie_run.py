@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from ..demo.metrics import psnr
 from ..jobs.engine import Staff, Summary, run
-from ..jobs.files import read_photograph, write_whole
+from ..jobs.files import write_whole
 from ..jobs.job import Job, model_from_anywhere
+from ..jobs.photographs import read_photograph
 from ..jobs.places import alone_in, check_folder
 from .book import Book, means
 from .pie import CLIP, DINO, KINDS, METHODS, Case, read_cases

@@ -157,7 +157,7 @@ def through_jpeg(picture: Image.Image) -> Image.Image:
     """An edited picture as the published ones were kept: JPEG, as Pillow writes it unasked."""
     kept = BytesIO()
     picture.save(kept, "JPEG")
-    return Image.open(kept).convert("RGB")
+    return Image.open(kept, formats=["JPEG"]).convert("RGB")
 
 
 def _pixels(picture: np.ndarray) -> Tensor:

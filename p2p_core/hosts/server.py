@@ -142,7 +142,10 @@ class Server:
     def images(self, outputs: Mapping[str, Any]) -> list[Image.Image]:
         """The images among the outputs that `queue` gives, in their order."""
         return [
-            Image.open(io.BytesIO(self._request(f"/view?{urllib.parse.urlencode(image)}")))
+            Image.open(
+                io.BytesIO(self._request(f"/view?{urllib.parse.urlencode(image)}")),
+                formats=["PNG"],
+            )
             for output in outputs.values()
             for image in output.get("images", [])
         ]

@@ -1,15 +1,14 @@
-"""Photographs read, and pictures written with what they were made with: whole, or not at all."""
+"""Pictures written with what they were made with, and other files: whole, or not at all."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 Pictures = Mapping[str, np.ndarray]
@@ -22,31 +21,10 @@ PART = ".part"
 """Ending of what is not whole yet."""
 
 
-def read_photograph(path: Path) -> Image.Image:
-    """A photograph, upright; raises `ValueError` for a file that is no picture."""
-    with _opened(path) as picture:
-        return ImageOps.exif_transpose(picture).convert("RGB")
-
-
-def size_of_photograph(path: Path) -> tuple[int, int]:
-    """Width and height; raises `ValueError` for a file that does not begin as a picture."""
-    with _opened(path) as picture:
-        return ImageOps.exif_transpose(picture).size if picture.getexif() else picture.size
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as picture:
-            yield picture
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"Expected a picture at {path}, which cannot be read: {error}.") from error
-
-
 def read_parameters(path: Path) -> dict[str, Any]:
     """What a picture was made with; nothing for a file that is missing or somebody else's."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=["PNG"]) as picture:
             found = json.loads(picture.info[KEY])
     except (OSError, SyntaxError, KeyError, ValueError, RecursionError, TypeError):
         return {}

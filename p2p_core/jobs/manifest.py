@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .edit import Edit
-from .files import size_of_photograph
 from .job import Job, model_from_anywhere
+from .photographs import size_of_photograph
 from .places import check_folder, check_name, same_name
 from .reading import parse_json, read_text, shown
 

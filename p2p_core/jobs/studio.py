@@ -24,7 +24,8 @@ from ..inversion.record import Inversion
 from ..local_blend import LocalBlend
 from ..notation import parse_words
 from .edit import Edit, Sampling, check_text
-from .files import Pictures, read_photograph
+from .files import Pictures
+from .photographs import read_photograph
 
 DEMO = "demo"
 """The name of the model that ships with this project."""
