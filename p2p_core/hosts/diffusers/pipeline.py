@@ -14,18 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DiffusionPipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
-from safetensors import SafetensorError, safe_open
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from ...inversion.task import Embedding, preserving
+from ...notation import check_text
 from ...tokens import Prompt, read_prompt
 from .attention import cross_attention_sides
+from .loading import load_pipeline
 
 SCHEDULERS: Mapping[str, Callable[[int, int], Tensor]] = {
     "normal": lambda trained, steps: torch.linspace(trained - 1, 0, steps, dtype=torch.float64),
@@ -91,25 +87,14 @@ class Model:
         """A model in diffusers' folder layout, or a checkpoint file.
 
         Nothing is downloaded for a folder; for a file diffusers looks for its configuration.
-        Raises `ValueError` for a path where there is none.
+        Raises `ValueError` for a path where there is none, and for a model that lacks weights.
         """
         if not path.exists():
             raise ValueError(
                 f"Expected a model at {path}, which does not exist. Give a checkpoint file, a "
                 "folder in diffusers' layout, or “demo”."
             )
-        options: dict[str, Any] = {"torch_dtype": dtype, "safety_checker": None}
-        try:
-            if path.is_dir():
-                made = DiffusionPipeline.from_pretrained(path, local_files_only=True, **options)
-            else:
-                made = _from_file(path, **options)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ValueError(
-                f"Expected a Stable Diffusion model at {path}, which diffusers cannot load: "
-                f"{error}. Give a checkpoint file or a folder in diffusers' layout."
-            ) from error
-        return cls(made)
+        return cls(load_pipeline(path, dtype))
 
     @property
     def device(self) -> torch.device:
@@ -145,11 +130,14 @@ class Model:
         return read_prompt(text, content, positions, self.length, self._ids)
 
     def _ids(self, text: str) -> list[int]:
+        check_text(text)
         return self.pipeline.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Embedding:
         """A row for each text; `rest` are SDXL's pooled vectors, float[texts channels], or None."""
+        for text in texts:
+            check_text(text)
         embeddings = self.pipeline.encode_prompt(
             prompt=list(texts),
             device=self.device,
@@ -238,18 +226,3 @@ class Model:
         if self.prediction == "epsilon":
             return x - sigma * prediction
         return x / preserving(sigma) ** 2 - prediction * sigma / preserving(sigma)
-
-
-def _from_file(path: Path, **options: Any) -> Any:
-    """A checkpoint file's pipeline: SDXL's for one with two text encoders."""
-    keys: set[str] = set()
-    if path.suffix == ".safetensors":
-        with safe_open(str(path), framework="pt") as file:
-            keys = set(file.keys())
-    xl = any(key.startswith("conditioner.embedders.1.") for key in keys)
-    kind: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
-    made = kind.from_single_file(str(path), **options)
-    if "v_pred" in keys:
-        scheduler = made.scheduler
-        made.scheduler = scheduler.from_config(scheduler.config, prediction_type="v_prediction")
-    return made
