@@ -55,6 +55,17 @@ def parse_windows(text: str) -> tuple[tuple[str, Window], ...]:
     return tuple(windows)
 
 
+def check_text(text: str) -> None:
+    """Raises `ValueError` for characters that no encoding has, as a shell makes of stray bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"Expected text in UTF-8, got {text[error.start : error.end]!r} in {text!r}. Write it "
+            "anew."
+        ) from None
+
+
 def _number(value: str, text: str) -> float:
     try:
         number = float(value)

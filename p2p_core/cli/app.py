@@ -207,8 +207,8 @@ def main() -> int:
     """The command line; returns the exit status."""
     try:
         app()
-    except (ValueError, OSError, RuntimeError) as error:  # out of memory is a RuntimeError
-        sys.stderr.write(f"{error}\n")
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:  # torch's is a RuntimeError
+        sys.stderr.write(f"{str(error) or 'Out of memory.'}\n")
         return 1
     return 0
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ..evaluation.pie import CLIP, DINO, METHODS
+from ..jobs.edit import Sampling
 from . import options as given
 from .needs import interruptible, require_diffusers
 
@@ -36,6 +37,7 @@ def shapes(
     from ..evaluation.book import Book
     from ..hosts.diffusers.fidelity import DiffusersLab
 
+    Sampling(steps=steps, cfg=cfg, seed=seed)  # raises for what is none
     plan = Plan("diffusers", steps, cfg, seed)
     book = Book.open(out, asdict(plan))
     with interruptible():

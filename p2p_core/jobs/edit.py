@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -13,7 +14,7 @@ from ..inversion.methods import Options
 from ..inversion.null_text import REFERENCE
 from ..inversion.null_text import Schedule as NullTexts
 from ..local_blend import LocalBlend
-from ..notation import parse_words
+from ..notation import check_text, parse_words
 from ..schedules import Schedule, Window
 from ..tokens import Prompt
 
@@ -35,6 +36,15 @@ NOT_INFEDITS = (
 )
 """What an edit by InfEdit does not know."""
 
+LONGEST_SIDE = 16384
+"""Of an image, in pixels: ComfyUI's own limit."""
+
+LARGEST_SEED = 2**64 - 1
+"""Torch's own limit."""
+
+LARGEST_NUMBER = 3.4e38
+"""Of those that single precision holds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -54,10 +64,17 @@ class Sampling:
     def __post_init__(self) -> None:
         self.pixels()
         check_text(self.negative)
-        if self.steps < 1 or not 0 < self.denoise <= 1 or self.seed < 0:
+        if self.steps < 1 or not 0 < self.denoise <= 1:
             raise ValueError(
-                "Expected 1 or more steps, a denoise within 0 and 1 and a seed of 0 or more, got "
-                f"{self.steps}, {self.denoise:g} and {self.seed}."
+                "Expected 1 or more steps and a denoise within 0 and 1, got "
+                f"{self.steps} and {self.denoise:g}."
+            )
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise ValueError(f"Expected a seed from 0 to {LARGEST_SEED}, got {self.seed}.")
+        if self.cfg is not None and not _is_number(self.cfg):
+            raise ValueError(
+                f"Expected a cfg that is a number in single precision, got {self.cfg:g}. "
+                "7.5 suits most models."
             )
 
     def pixels(self) -> tuple[int, int] | None:
@@ -65,9 +82,10 @@ class Sampling:
         if self.size is None:
             return None
         parts = self.size.lower().replace("×", "x").split("x")
-        if len(parts) != 2 or not all(part.isdigit() and _fits(int(part)) for part in parts):
+        if len(parts) != 2 or not all(map(_is_side, parts)):
             raise ValueError(
-                f"Expected a size in multiples of 8, such as 512x768, got {self.size!r}."
+                f"Expected a size in multiples of 8 up to {LONGEST_SIDE}, such as 512x768, got "
+                f"{self.size!r}."
             )
         return int(parts[0]), int(parts[1])
 
@@ -82,15 +100,14 @@ class Sampling:
         return Settings(self.steps, cfg, self.sampler, self.denoise, self.seed, self.scheduler)
 
 
-def check_text(*texts: str) -> None:
-    """Raises `ValueError` for what no tokenizer reads: bytes that are no UTF-8, half characters."""
-    for text in texts:
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise ValueError(f"Expected words as Unicode text, got {text!r}. Write them in UTF-8.")
+def _is_side(text: str) -> bool:
+    if not text.isdecimal() or len(text) > len(str(LONGEST_SIDE)):
+        return False
+    return 0 < int(text) <= LONGEST_SIDE and int(text) % 8 == 0
 
 
-def _fits(side: int) -> bool:
-    return side > 0 and side % 8 == 0
+def _is_number(value: float) -> bool:
+    return math.isfinite(value) and abs(value) <= LARGEST_NUMBER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +145,10 @@ class Edit(Sampling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_text(self.source, self.refine or "", *self.swap, *self.reweight, *self.blend)
         if not (self.swap or self.refine is not None or self.reweight):
             raise ValueError("Expected an edit: --swap, --refine or --reweight. Add one.")
+        for text in (self.source, self.refine or "", *self.swap, *self.reweight, *self.blend):
+            check_text(text)
         if self.image is None and self.denoise < 1:
             raise ValueError(
                 f"Expected --image for a denoise of {self.denoise:g}, got none. Add one."
@@ -248,6 +266,11 @@ def _pair(text: str, example: str) -> tuple[str, str]:
 def _factor(text: str) -> tuple[str, float]:
     word, value = _pair(text, "--reweight fluffy=2")
     try:
-        return word, float(value)
+        factor = float(value)
     except ValueError:
-        raise ValueError(f"Expected a number after the word, got {text!r}.") from None
+        factor = math.nan
+    if not _is_number(factor):
+        raise ValueError(
+            f"Expected a number in single precision after the word, such as fluffy=2, got {text!r}."
+        )
+    return word, factor

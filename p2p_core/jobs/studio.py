@@ -22,8 +22,8 @@ from ..hosts.diffusers.viewing import sample_and_look
 from ..inversion.methods import Options
 from ..inversion.record import Inversion
 from ..local_blend import LocalBlend
-from ..notation import parse_words
-from .edit import Edit, Sampling, check_text
+from ..notation import check_text, parse_words
+from .edit import Edit, Sampling
 from .files import Pictures
 from .photographs import read_photograph
 
@@ -110,7 +110,8 @@ class Studio:
 
         Raises `ValueError` for words that are not there.
         """
-        check_text(source, words)
+        check_text(source)
+        check_text(words)
         latent = self._blank(how)
         rest = {"settings": self._settings(how), "negative": how.negative, "quiet": self.quiet}
         result, seen = sample_and_look(

@@ -343,7 +343,7 @@ def test_every_bad_row_is_named_with_its_line(tmp_path):
          "holds something else: 'holiday.jpg'", "a name for a folder", "a number",
          "Expected source or caption once", "got source in edits and in a column",
          "got seed in edits and in a column", "Expected seed once in edits",
-         "Expected edits such as", "Unicode text", "a name for a folder", "a name for a folder",
+         "Expected edits such as", "Expected text in UTF-8", "a name for a folder", "a name for a folder",
          "line 27 has already, as 'Rex', the same on some systems",
          "line 29 has already, as 'caf\u00e9', the same on some systems",
          "holds something else: 'holiday.jpg'", "is a link", "is a link",

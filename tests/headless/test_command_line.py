@@ -145,10 +145,19 @@ def test_maps(p2p, tmp_path):
     [
         (["--swap", "dog=cat"], "'dog' is not in the prompt"),
         (["--swap", "circle"], "--swap bicycle=car"),
-        (["--swap", "circle=\udcff"], "Unicode text, got 'circle=\\udcff'"),
-        (["--swap", "circle=star", "--negative", "\udcff"], "Unicode text"),
         ([], "Expected an edit"),
         (["--reweight", "red=much"], "Expected a number"),
+        (["--reweight", "red=nan"], "Expected a number"),
+        (["--reweight", "red=-inf"], "Expected a number"),
+        (["--reweight", "red=1e40"], "Expected a number"),
+        (["--swap", "circle=star", "--cfg", "nan"], "a cfg that is a number"),
+        (["--swap", "circle=star", "--cfg", "inf"], "a cfg that is a number"),
+        (["--swap", "circle=star", "--cfg", "1e40"], "a cfg that is a number"),
+        (["--swap", "circle=star", "--seed", str(2**64)], "a seed from 0 to 18446744073709551615"),
+        (["--swap", "circle=star", "--size", "²x8"], "multiples of 8"),
+        (["--swap", "circle=star", "--size", "8x16392"], "up to 16384"),
+        (["--swap", "circle=\udcff"], "Expected text in UTF-8"),
+        (["--swap", "circle=star", "--negative", "\udcff"], "Expected text in UTF-8"),
         (["--swap", "circle=star", "--blend", "dog"], "'dog' is not in the prompt"),
         (["--swap", "circle=star", "--model", "/none"], "does not exist"),
         (["--swap", "circle=star", "--image", "/none.png"], "cannot be read"),
@@ -172,6 +181,38 @@ def test_what_is_wrong_is_said_in_one_line(arguments, said, p2p, tmp_path, photo
     assert told == ""
     assert said in error
     assert "Traceback" not in error
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_every_command_refuses_what_no_image_has(p2p, tmp_path, photo):
+    """Of text and numbers, each by what reads them; nothing is begun."""
+    path, out = tmp_path / "edits.jsonl", tmp_path / "out"
+    maps = ["maps", "--source"]
+    about = ["--image", photo, "--inversion", "direct"]
+    shapes = ["benchmark", "shapes", "--cases", "1"]
+    for command, said in (
+        ([*maps, "a \udcff"], "text in UTF-8"),
+        ([*maps, SOURCE, "--cfg", "nan"], "a cfg that"),
+        (["invert", *about, "--source", "a \udcff"], "text in UTF-8"),
+        (["invert", *about, "--source", SOURCE, "--cfg", "inf"], "a cfg that"),
+        ([*shapes, "--cfg", "nan"], "a cfg that"),
+        ([*shapes, "--seed", str(2**64)], "a seed from"),
+    ):
+        status, told, error = p2p(*command, "--out", out, *FAST)
+        assert (status, told) == (1, "")
+        assert said in error
+        assert len(error.splitlines()) == 1
+    for row, said in (
+        ({"cfg": float("nan")}, "a cfg that"),
+        ({"reweight": "red=inf"}, "Expected a number"),
+        ({"seed": 2**64}, "a seed from"),
+        ({"refine": "a \ud800 circle"}, "text in UTF-8"),
+    ):
+        path.write_text(json.dumps({"caption": SOURCE, "swap": "circle=star", **row}))
+        status, told, error = p2p("batch", path, "--out", out, "--json")
+        assert (status, told) == (1, "")
+        assert f"edits.jsonl, line 1: Expected {said.removeprefix('Expected ')}" in error
     assert not out.exists()
 
 
