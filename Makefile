@@ -32,7 +32,7 @@ SUM := $(shell cat pyproject.toml $(CONSTRAINTS) "$(REQUIREMENTS)" 2>/dev/null |
 READY := $(VENV)/ready-$(SUM)
 READY_TO_TRAIN := $(VENV)/ready-to-train-$(SUM)
 
-.PHONY: help demo test comfyui bench fidelity evaluate train lint
+.PHONY: help demo test comfyui bench fidelity evaluate train lowest lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1 - /p' Makefile
@@ -57,6 +57,9 @@ evaluate: $(READY) ## measure how well the edits keep the picture and follow the
 
 train: $(READY_TO_TRAIN) ## train the demo model
 	@$(RUN) -m p2p_core.demo.train
+
+lowest: $(READY) ## try the lowest versions of what the pack needs without a ComfyUI
+	@$(RUN) .ci/lowest.py
 
 lint: $(READY) ## check style and types
 	@echo "ruff check"
