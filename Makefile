@@ -66,6 +66,8 @@ lint: $(READY) ## check style and types
 	@$(BIN)/ruff check .
 	@echo "pyright"
 	@$(BIN)/pyright
+	@echo "addresses"
+	@$(RUN) .ci/urls.py
 
 $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12")'

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from diffusers.utils import is_accelerate_available
 from safetensors.torch import load_file, save_file
 
 from p2p_core.demo.architecture import WEIGHTS
@@ -87,7 +88,10 @@ def test_a_checkpoint_file_that_lacks_weights_is_refused(demo, kept, tmp_path):
         gone = next(name for name in weights if name.startswith(prefix) and name.endswith("bias"))
         path = tmp_path / f"{part}.safetensors"
         save_file({name: weights[name] for name in weights if name != gone}, path)
-        with pytest.raises(ValueError, match=rf"weights of the {part} in .* got none for \S+bias"):
+        said = rf"weights of the {part} in .* got none for \S+bias"
+        if is_accelerate_available():  # with which diffusers itself stumbles over them
+            said += "|no data"
+        with pytest.raises(ValueError, match=said):
             load_pipeline(path, **about)
 
 
