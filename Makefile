@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the first target to need it sets up; `make help` lists the targets.
 #
 #   PYTHON=python3.12   the Python to make .venv with, 3.10 or newer
-#   COMFYUI_PATH=...    the ComfyUI to use; without it, see p2p_core/hosts/locate.py
+#   COMFYUI_PATH=...    the ComfyUI to use; without it, see p2p_core/hosts/launch/locate.py
 #   ARGS="-k swap"      further arguments: of pytest for `make test`, rows for `make bench` and `make demo`
 
 PYTHON ?= python3
@@ -22,7 +22,7 @@ export MALLOC_TOP_PAD_ := 268435456
 
 # What .venv is made of: the pins, this pack, and what the newest ComfyUI needs. Where there is no
 # ComfyUI, these goals get one.
-LOCATE := $(PYTHON) -I p2p_core/hosts/locate.py --requirements
+LOCATE := $(PYTHON) -I p2p_core/hosts/launch/locate.py --requirements
 ifneq ($(filter comfyui demo bench fidelity evaluate,$(MAKECMDGOALS))$(filter 1,$(P2P_REQUIRE_HOST)),)
 REQUIREMENTS := $(shell $(LOCATE) --clone | head -n 1)
 else
@@ -38,22 +38,22 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1 - /p' Makefile
 
 demo: $(READY) ## make the pictures of the README with the demo model
-	@$(RUN) -m p2p_core.demo.showcase $(ARGS)
+	@$(RUN) -m p2p_core.lab.showcase.run $(ARGS)
 
 test: $(READY) ## run every test, with every ComfyUI to be found
 	@$(RUN) tests/run.py $(ARGS)
 
 comfyui: $(READY) ## serve ComfyUI with this pack on 127.0.0.1
-	@$(RUN) -m p2p_core.hosts.server --port $(PORT)
+	@$(RUN) -m p2p_core.hosts.launch.server --port $(PORT)
 
 bench: $(READY) ## measure time and memory
-	@$(RUN) -m p2p_core.demo.bench $(ARGS)
+	@$(RUN) -m p2p_core.lab.cost.bench $(ARGS)
 
 fidelity: $(READY) ## measure how well real pictures survive inversion and editing
-	@$(RUN) -m p2p_core.demo.benchmark $(ARGS)
+	@$(RUN) -m p2p_core.lab.shapes.benchmark $(ARGS)
 
 evaluate: $(READY) ## measure how well the edits keep the picture and follow the words
-	@$(RUN) -m p2p_core.demo.evaluate $(ARGS)
+	@$(RUN) -m p2p_core.lab.evaluate $(ARGS)
 
 train: $(READY_TO_TRAIN) ## train the demo model
 	@$(RUN) -m p2p_core.demo.train

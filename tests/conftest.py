@@ -32,9 +32,9 @@ from types import ModuleType
 
 import pytest
 
-from p2p_core.hosts.in_process import enter_host
-from p2p_core.hosts.locate import Host, HostNotFound, find_hosts, read_host
-from p2p_core.hosts.server import Server
+from p2p_core.hosts.launch.in_process import enter_host
+from p2p_core.hosts.launch.locate import Host, HostNotFound, find_hosts, read_host
+from p2p_core.hosts.launch.server import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST_TIERS = ("host", "server", "browser")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from p2p_core.hosts.locate import HostNotFound, find_hosts
+from p2p_core.hosts.launch.locate import HostNotFound, find_hosts
 
 TESTS = Path(__file__).resolve().parent
 HOST_TIERS = [TESTS / "host", TESTS / "server", TESTS / "browser"]

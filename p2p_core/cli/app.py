@@ -58,7 +58,6 @@ def edit(
     cross_replace_end: given.CrossEnd = 0.8,
     self_replace_end: given.SelfEnd = 0.4,
     self_replace_reach: given.SelfReach = None,
-    infedit: given.InfEdit = False,
     as_json: given.AsJson = False,
 ) -> None:
     """Make an image and its edit, or edit a photograph."""
@@ -85,7 +84,6 @@ def edit(
         cross_replace_end=cross_replace_end,
         self_replace_end=self_replace_end,
         self_replace_reach=self_replace_reach,
-        infedit=infedit,
     )
     pictures, parameters = _studio(model, half, as_json).edit(wanted)
     _tell(write_pictures(out, pictures, parameters), parameters, as_json)
@@ -176,8 +174,9 @@ def batch(
     and name, the folder that pictures go to. What is done already is not done again.
     """
     require_diffusers()
-    from ..jobs.engine import run, workers_of
+    from ..jobs.engine import run
     from ..jobs.manifest import read_manifest
+    from ..jobs.workers import workers_of
 
     jobs = read_manifest(manifest, out, model, half)
     with interruptible():

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from ..evaluation.pie import CLIP, DINO, METHODS
 from ..jobs.edit import Sampling
+from ..lab.pie.cases import CLIP, DINO, METHODS
 from . import options as given
 from .needs import interruptible, require_diffusers
 
@@ -33,9 +33,9 @@ def shapes(
     A run that was stopped goes on where it was.
     """
     require_diffusers()
-    from ..demo.benchmark import Plan, measure, report
-    from ..evaluation.book import Book
-    from ..hosts.diffusers.fidelity import DiffusersLab
+    from ..lab.results import Book
+    from ..lab.shapes.benchmark import Plan, measure, report
+    from ..lab.shapes.diffusers import DiffusersLab
 
     Sampling(steps=steps, cfg=cfg, seed=seed)  # raises for what is none
     plan = Plan("diffusers", steps, cfg, seed)
@@ -71,9 +71,9 @@ def pie(
     A run that was stopped goes on where it was.
     """
     require_diffusers()
-    from ..evaluation.pie_run import Plan, run_pie
-    from ..evaluation.published import Measures
-    from ..jobs.engine import workers_of
+    from ..jobs.workers import workers_of
+    from ..lab.pie.published import Measures
+    from ..lab.pie.run import Plan, run_pie
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     plan = Plan(data, out, names, model, half, steps, cfg, cases, (dino, clip))
@@ -96,7 +96,7 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Of the cases.")] = 2022,
 ) -> None:
     """Render a small data set in PIE-Bench's layout, to try `p2p benchmark pie` on."""
-    from ..demo.pie_sample import write_sample
+    from ..lab.pie.sample import write_sample
 
     write_sample(out, cases, seed)
     sys.stdout.write(f"{cases} cases: {out}\n")
@@ -115,7 +115,7 @@ def peers(
     That is how diffusers' community pipeline makes it; with its file at hand, it is measured too.
     """
     require_diffusers()
-    from ..hosts.diffusers.bench import Bench, beside_peers
+    from ..lab.peers.bench import Bench, beside_peers
 
     sd15 = Bench.sd15(None if pixels is None else pixels // 8)
     report = {
@@ -133,7 +133,7 @@ def workers(
 ) -> None:
     """Throughput of several workers beside one, and what the engine costs a case."""
     require_diffusers()
-    from ..jobs.bench import throughput
+    from ..lab.cost.workers import throughput
 
     with tempfile.TemporaryDirectory(prefix="p2p-workers-") as folder:
         report = throughput(Path(folder), count, cases * count, ray)

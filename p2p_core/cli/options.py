@@ -43,14 +43,6 @@ SelfReach = Annotated[
         help="Up to which layers, of the latent's side, 1 being all; else of up to 32x32 cells.",
     ),
 ]
-InfEdit = Annotated[
-    bool,
-    typer.Option(
-        "--infedit",
-        help="By InfEdit instead, to compare: with --image, --refine and --blend, a latent "
-        "consistency model, --steps 12, --cfg 2.3, 0.7 for both ends.",
-    ),
-]
 Workers = Annotated[int, typer.Option(min=1, help="How many, with a model each.")]
 Cluster = Annotated[
     str | None, typer.Option("--ray", help="A Ray cluster's address, or local; else processes.")

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .engine import Outcome
 from .job import Job
+from .pool import Outcome
 from .worker import carry_out
 
 LOCAL = "local"
 """Instead of an address: a cluster of this machine alone, for as long as the run lasts."""
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Seconds without any worker after which somebody should know."""
 
 
@@ -33,8 +33,8 @@ class RayWorkers:
     count: int
     address: str
     _ray: Any = field(default=None, init=False)
-    _hire: Any = field(default=None, init=False)
-    _hired: list[Any] = field(default_factory=list[Any], init=False)
+    _start: Any = field(default=None, init=False)
+    _actors: list[Any] = field(default_factory=list[Any], init=False)
     _pending: set[Future[Outcome]] = field(default_factory=set[Future[Outcome]], init=False)
     _idle: SimpleQueue[Any] = field(default_factory=SimpleQueue, init=False)
 
@@ -49,7 +49,7 @@ class RayWorkers:
         local = self.address == LOCAL
         ending = signal.getsignal(signal.SIGTERM)
         try:
-            _knock(self.address)
+            _check_address(self.address)
             ray.init(
                 address=LOCAL if local else self.address,
                 num_cpus=max(self.count, os.cpu_count() or 1) if local else None,
@@ -73,13 +73,13 @@ class RayWorkers:
             num_gpus=min(1.0, accelerators / self.count),
             scheduling_strategy="SPREAD",
         )(Worker)
-        self._hire = lambda: actor.remote(threads)
+        self._start = lambda: actor.remote(threads)
         for _ in range(self.count):
-            self._hire_another()
+            self._start_another()
         return self
 
     def __exit__(self, *error: object) -> None:
-        for actor in self._hired:
+        for actor in self._actors:
             self._ray.kill(actor)
         wait(set(self._pending), timeout=30)
         self._ray.shutdown()
@@ -91,7 +91,7 @@ class RayWorkers:
         def free(done: Future[Outcome]) -> None:
             """An actor that failed is replaced: one that died takes no more jobs."""
             if done.exception():
-                self._hire_another()
+                self._start_another()
             else:
                 self._idle.put(actor)
             self._pending.discard(done)
@@ -102,21 +102,21 @@ class RayWorkers:
 
     def _free_actor(self) -> Any:
         try:
-            return self._idle.get(timeout=PATIENCE)
+            return self._idle.get(timeout=TIMEOUT)
         except Empty:
             if not self._pending:
                 sys.stderr.write("Waiting for the cluster to start a worker.\n")
             return self._idle.get()
 
-    def _hire_another(self) -> None:
+    def _start_another(self) -> None:
         """An actor that takes jobs when it is there: its machine may be gone, or busy for long."""
-        actor = self._hire()
-        self._hired.append(actor)
+        actor = self._start()
+        self._actors.append(actor)
         there: Future[Any] = actor.__ray_ready__.remote().future()
         there.add_done_callback(lambda _: self._idle.put(actor))
 
 
-def _knock(address: str) -> None:
+def _check_address(address: str) -> None:
     """Raises `OSError` where nobody is; Ray would try for many minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():

@@ -6,7 +6,8 @@ import math
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..controller import Chain, plan
 from ..edits import Refine, Reweight, SelfInjection, WordSwap
@@ -17,24 +18,10 @@ from ..local_blend import LocalBlend
 from ..notation import check_text, parse_words
 from ..schedules import Schedule, Window
 from ..tokens import Prompt
+from .files import Made
 
 if TYPE_CHECKING:
     from ..hosts.diffusers.sampling import Settings
-
-NOT_INFEDITS = (
-    "swap",
-    "reweight",
-    "inject_swapped",
-    "inversion",
-    "inversion_file",
-    "inner_steps",
-    "authors_schedule",
-    "self_replace_reach",
-    "sampler",
-    "scheduler",
-    "denoise",
-)
-"""What an edit by InfEdit does not know."""
 
 LONGEST_SIDE = 16384
 """Of an image, in pixels: ComfyUI's own limit."""
@@ -110,6 +97,12 @@ def _is_number(value: float) -> bool:
     return math.isfinite(value) and abs(value) <= LARGEST_NUMBER
 
 
+class Editor(Protocol):
+    """Whoever carries edits out."""
+
+    def edit(self, edit: Edit) -> Made: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Edit(Sampling):
     """An image and its edits, in order: swaps, the refined prompt, factors, the local blend.
@@ -140,8 +133,6 @@ class Edit(Sampling):
     self_replace_end: float = 0.4
     self_replace_reach: float | None = None
     """Up to which layers outlines are held, of the latent's side; None: of up to 32×32 cells."""
-    infedit: bool = False
-    """By InfEdit (Xu et al. 2024) instead, which inverts nothing and knows `refine` and `blend`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,11 +144,19 @@ class Edit(Sampling):
             raise ValueError(
                 f"Expected --image for a denoise of {self.denoise:g}, got none. Add one."
             )
-        self._infedit()
         self.options()
         self._swaps()
         self._factors()
         self._windows()
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files that it reads."""
+        return tuple(Path(one) for one in (self.image, self.inversion_file) if one)
+
+    def make(self, studio: Editor) -> Made:
+        """Its pictures; raises `ValueError` for words, files and settings that do not fit."""
+        return studio.edit(self)
 
     def options(self) -> Options:
         """How the photograph is inverted."""
@@ -224,20 +223,6 @@ class Edit(Sampling):
     def command(self, model: str, half: bool = False) -> str:
         """The line for the shell that does the same with this model, but for `--out`."""
         return shlex.join(["p2p", "edit", *self.arguments(), "--model", model, *["--half"] * half])
-
-    def _infedit(self) -> None:
-        """Raises `ValueError` for what InfEdit does not know."""
-        if not self.infedit:
-            return
-        defaults = {field.name: field.default for field in fields(self)}
-        given = [_option(name) for name in NOT_INFEDITS if getattr(self, name) != defaults[name]]
-        missing = [_option(name) for name in ("image", "refine") if getattr(self, name) is None]
-        if given or missing:
-            wrong = ", ".join([*given, *(f"no {name}" for name in missing)])
-            raise ValueError(
-                f"Expected --image and --refine for --infedit, and no option that is none of its "
-                f"own, got {wrong}."
-            )
 
     def _swaps(self) -> list[tuple[str, str]]:
         return [_pair(text, "--swap bicycle=car") for text in self.swap]

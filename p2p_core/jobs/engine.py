@@ -12,62 +12,19 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
 from .files import append_line
 from .job import Job
 from .places import alone_in, sweep
+from .pool import Outcome, Pool
 
 LOG = "log.jsonl"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a case went, told by its worker."""
-
-    begun: float
-    """By the clock of the worker's machine, in seconds."""
-    seconds: float
-    worker: int
-    error: str | None = None
-    hopeless: bool = False
-    """Whether trying again would end the same."""
-    disaster: bool = False
-    """Whether every other case would end the same."""
-
-
-class Workers(Protocol):
-    """Whoever carries jobs out, at most `count` at a time."""
-
-    @property
-    def count(self) -> int: ...
-
-    def submit(self, job: Job) -> Future[Outcome]:
-        """The job's outcome to be; an error where its worker died."""
-        ...
-
-
-Staff = AbstractContextManager[Workers]
-"""Workers while it lasts."""
-
-
-def workers_of(count: int, ray: str | None) -> Staff:
-    """Processes of this machine, or of a Ray cluster at an address.
-
-    Raises `ValueError` where there is no such cluster.
-    """
-    if ray is None:
-        from .local import LocalWorkers
-
-        return LocalWorkers(count)
-    from .cluster import RayWorkers
-
-    return RayWorkers(count, ray)
 
 
 @dataclass
@@ -106,7 +63,7 @@ class Summary:
 
 
 def run(
-    jobs: Sequence[Job], out: Path, staff: Staff, retries: int = 2, quiet: bool = False
+    jobs: Sequence[Job], out: Path, pool: Pool, retries: int = 2, quiet: bool = False
 ) -> Summary:
     """Carry out the jobs that are not done yet; `out` gets log.jsonl, a line for each attempt.
 
@@ -115,10 +72,10 @@ def run(
     run writes to the same folders. Interrupted, it stops the workers and leaves what is done.
     """
     with _claimed({out, *(job.folder.parent for job in jobs)}):
-        return _run(jobs, out, staff, retries, quiet)
+        return _run(jobs, out, pool, retries, quiet)
 
 
-def _run(jobs: Sequence[Job], out: Path, staff: Staff, retries: int, quiet: bool) -> Summary:
+def _run(jobs: Sequence[Job], out: Path, pool: Pool, retries: int, quiet: bool) -> Summary:
     summary = Summary()
     waiting: deque[tuple[Job, int]] = deque()
     for job in jobs:
@@ -130,7 +87,7 @@ def _run(jobs: Sequence[Job], out: Path, staff: Staff, retries: int, quiet: bool
         return summary
     start = time.perf_counter()
     running: dict[Future[Outcome], tuple[Job, int]] = {}
-    with tqdm(total=len(waiting), unit="case", disable=quiet) as bar, staff as workers:
+    with tqdm(total=len(waiting), unit="case", disable=quiet) as bar, pool as workers:
         while waiting or running:
             while waiting and len(running) < workers.count:
                 job, tried = waiting.popleft()
@@ -144,9 +101,9 @@ def _run(jobs: Sequence[Job], out: Path, staff: Staff, retries: int, quiet: bool
                 summary.working_seconds += outcome.seconds
                 if outcome.error is None or job.is_done():  # a worker may die with its work done
                     summary.done.append(job)
-                elif outcome.disaster:
+                elif outcome.fatal:
                     raise OSError(outcome.error)
-                elif outcome.hopeless or tried >= retries:
+                elif outcome.permanent or tried >= retries:
                     summary.failed.append((job, outcome.error))
                 else:
                     summary.retries += 1

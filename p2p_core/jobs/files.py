@@ -14,6 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 Pictures = Mapping[str, np.ndarray]
 """uint8[height width 3 or none] by name."""
 
+Made = tuple[Pictures, dict[str, Any]]
+"""Pictures and what they were made with."""
+
 KEY = "p2p"
 """Of the text in a PNG file that holds the parameters, as JSON."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
-from .edit import Edit
-from .files import read_parameters
+from .files import Made, read_parameters
 
 
 def model_from_anywhere(model: str) -> str:
@@ -14,12 +14,29 @@ def model_from_anywhere(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).exists() else model
 
 
+class Work(Protocol):
+    """What a job is about: an edit, or another method's."""
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files that it reads."""
+        ...
+
+    def command(self, model: str, half: bool = False) -> str:
+        """The same for the same pictures, and for no others."""
+        ...
+
+    def make(self, studio: Any) -> Made:
+        """Its pictures, by a `studio.Studio`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Job:
-    """An edit to be carried out with a model, and the folder where its pictures are to be."""
+    """Work to be carried out with a model, and the folder where its pictures are to be."""
 
     name: str
-    edit: Edit
+    work: Work
     folder: Path
     model: str = "demo"
     half: bool = False
@@ -29,7 +46,7 @@ class Job:
     @property
     def command(self) -> str:
         """The command that makes the pictures."""
-        return self.edit.command(self.model, self.half)
+        return self.work.command(self.model, self.half)
 
     @property
     def picture(self) -> Path:
@@ -39,6 +56,5 @@ class Job:
         """Whether its pictures are there, made by its command of the files as they are."""
         if read_parameters(self.picture).get("command") != self.command:
             return False
-        given = [Path(one) for one in (self.edit.image, self.edit.inversion_file) if one]
         made = self.picture.stat().st_mtime_ns
-        return all(one.exists() and one.stat().st_mtime_ns < made for one in given)
+        return all(one.exists() and one.stat().st_mtime_ns < made for one in self.work.inputs)

@@ -10,8 +10,8 @@ from typing import Any
 
 from pebble import ProcessPool
 
-from .engine import Outcome
 from .job import Job
+from .pool import Outcome
 from .worker import begin, carry_out
 
 

@@ -14,24 +14,19 @@ from tqdm import tqdm
 
 from ..controller import Chain, plan
 from ..drawing import draw, to_bytes
-from ..hosts.diffusers.infedit import infedit
 from ..hosts.diffusers.inverting import invert
 from ..hosts.diffusers.pipeline import Model
 from ..hosts.diffusers.sampling import Result, Settings, sample
 from ..hosts.diffusers.viewing import sample_and_look
 from ..inversion.methods import Options
 from ..inversion.record import Inversion
-from ..local_blend import LocalBlend
 from ..notation import check_text, parse_words
 from .edit import Edit, Sampling
-from .files import Pictures
+from .files import Made
 from .photographs import read_photograph
 
 DEMO = "demo"
 """The name of the model that ships with this project."""
-
-Made = tuple[Pictures, dict[str, Any]]
-"""Pictures and what they were made with."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +72,16 @@ class Studio:
         picture = None if edit.image is None else read_photograph(Path(edit.image))
         chain = edit.chain(self.model.read)
         (branch,) = plan(edit.source, [chain], self.model.read).branches
-        settings = self._settings(edit)
+        settings = self.settings(edit)
         latent, found = self._blank(edit), None
         if edit.inversion_file is not None:
             found = Inversion.load(Path(edit.inversion_file))
             latent = found.latent
         if picture is not None:
-            latent = self._latent(picture, edit)
-            if found is None and not edit.infedit:
+            latent = self.latent(picture, edit)
+            if found is None:
                 found = self._invert(latent, edit.source, edit.options(), edit)
-        if edit.infedit:
-            result = self._infedit(latent, edit, chain)
-        else:
-            result = self._sample(edit.source, [chain], latent, edit, inversion=found)
+        result = self._sample(edit.source, [chain], latent, edit, inversion=found)
         pictures = {
             "source": self.model.to_pictures(result.source)[0],
             "edited": self.model.to_pictures(result.edited)[0],
@@ -98,7 +90,7 @@ class Studio:
             pictures["mask"] = to_bytes(result.masks[0])
         return pictures, {
             **edit.parameters(),
-            **self._told(settings),
+            **self.told(settings),
             "edited": branch.edited.text,
             "inversion": None if found is None else found.method,
             "reconstruction_psnr": None if found is None else found.psnr[0],
@@ -113,7 +105,7 @@ class Studio:
         check_text(source)
         check_text(words)
         latent = self._blank(how)
-        rest = {"settings": self._settings(how), "negative": how.negative, "quiet": self.quiet}
+        rest = {"settings": self.settings(how), "negative": how.negative, "quiet": self.quiet}
         result, seen = sample_and_look(
             self.model, source, [], latent, parse_words(words), side, **rest
         )
@@ -126,7 +118,7 @@ class Studio:
             name = f"{number:02}_{''.join(c for c in one.word if c.isalnum())}"
             pictures |= {name: to_bytes(heatmap), f"{name}_steps": to_bytes(steps)}
         about = {"source": source, "words": [one.word for one in seen]}
-        return pictures, {**asdict(how), **self._told(self._settings(how)), **about}
+        return pictures, {**asdict(how), **self.told(self.settings(how)), **about}
 
     def invert(
         self, image: Path, source: str, options: Options, how: Sampling
@@ -136,7 +128,7 @@ class Studio:
         Raises `ValueError` for a file that is no picture.
         """
         check_text(source)
-        latent = self._latent(read_photograph(image), how)
+        latent = self.latent(read_photograph(image), how)
         found = self._invert(latent, source, options, how)
         pictures = {"reconstruction": self.model.to_pictures(found.reconstruction)[0]}
         about = {
@@ -145,43 +137,22 @@ class Studio:
             "inversion": options.method,
             "reconstruction_psnr": found.psnr[0],
         }
-        return found, (pictures, {**asdict(how), **self._told(self._settings(how)), **about})
+        return found, (pictures, {**asdict(how), **self.told(self.settings(how)), **about})
 
-    def _settings(self, how: Sampling) -> Settings:
+    def settings(self, how: Sampling) -> Settings:
+        """Those that are asked for, with the guidance that suits the model where none is."""
         return how.settings(3.0 if self.name == DEMO else 7.5)
 
-    def _told(self, settings: Settings) -> dict[str, Any]:
+    def told(self, settings: Settings) -> dict[str, Any]:
+        """What pictures say of the model that made them."""
         return {"model": self.name, "half": self.half, "cfg": settings.cfg}
 
     def _sample(
         self, prompt: str, chains: Sequence[Chain], latent: torch.Tensor, how: Sampling, **more: Any
     ) -> Result:
-        settings, negative, quiet = self._settings(how), how.negative, self.quiet
+        settings, negative, quiet = self.settings(how), how.negative, self.quiet
         return sample(
             self.model, prompt, chains, latent, settings, negative=negative, quiet=quiet, **more
-        )
-
-    def _infedit(self, latent: torch.Tensor, edit: Edit, chain: Chain) -> Result:
-        before, after = (
-            [word for one in chain if isinstance(one, LocalBlend) for word in getattr(one, words)]
-            for words in ("source_words", "edited_words")
-        )
-        if others := [word for word in before if word not in after]:
-            raise ValueError(
-                f"Expected words of the edited prompt in --blend for --infedit, got "
-                f"{', '.join(others)}. Leave them out."
-            )
-        return infedit(
-            self.model,
-            edit.source,
-            edit.refine or "",
-            latent,
-            self._settings(edit),
-            negative=edit.negative,
-            words=after,
-            cross_end=edit.cross_replace_end,
-            self_end=edit.self_replace_end,
-            quiet=self.quiet,
         )
 
     def _blank(self, how: Sampling) -> torch.Tensor:
@@ -190,7 +161,7 @@ class Studio:
         width, height = how.pixels() or (self.side, self.side)
         return torch.zeros(1, channels, height // 8, width // 8)
 
-    def _latent(self, picture: Image.Image, how: Sampling) -> torch.Tensor:
+    def latent(self, picture: Image.Image, how: Sampling) -> torch.Tensor:
         """Of a photograph, scaled to the size wanted, or its shorter side to the model's."""
         scale = self.side / min(picture.size)
         width, height = (max(8, round(side * scale / 8) * 8) for side in picture.size)
@@ -206,7 +177,7 @@ class Studio:
                 latent,
                 prompt,
                 options,
-                self._settings(how),
+                self.settings(how),
                 negative=how.negative,
                 watch=_watcher(bar),
             )

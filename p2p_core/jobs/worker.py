@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from .engine import Outcome
 from .job import Job
 from .places import write_folder
+from .pool import Outcome
 
 if TYPE_CHECKING:
     from .studio import Studio
@@ -46,13 +46,13 @@ def carry_out(job: Job, threads: int) -> Outcome:
     try:
         studio = _studio(job.model, job.half, threads)
     except Exception as error:
-        return outcome(error, disaster=True)
+        return outcome(error, fatal=True)
     try:
-        write_folder(job.folder, *studio.edit(job.edit))
+        write_folder(job.folder, *job.work.make(studio))
     except ValueError as error:
-        return outcome(error, hopeless=True)
+        return outcome(error, permanent=True)
     except OSError as error:
-        return outcome(error, disaster=True)
+        return outcome(error, fatal=True)
     except Exception as error:
         return outcome(error)
     return outcome()

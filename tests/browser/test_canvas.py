@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from p2p_core.hosts.locate import ROOT
-from p2p_core.hosts.server import Server
-from p2p_core.hosts.workflow import to_prompt
+from p2p_core.hosts.launch.locate import ROOT
+from p2p_core.hosts.launch.server import Server
+from p2p_core.hosts.launch.workflow import to_prompt
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

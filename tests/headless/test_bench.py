@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from p2p_core.demo.meter import peak_memory
-from p2p_core.hosts.diffusers.bench import Bench
+from p2p_core.lab.meter import peak_memory
+from p2p_core.lab.peers.bench import Bench
 
 
 @pytest.fixture(scope="module")

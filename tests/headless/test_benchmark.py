@@ -8,12 +8,12 @@ from dataclasses import asdict
 
 import pytest
 
-from p2p_core.demo import benchmark
-from p2p_core.demo.benchmark import Plan, measure, report
-from p2p_core.demo.cases import KINDS
-from p2p_core.demo.methods import METHODS
-from p2p_core.evaluation.book import Book
-from p2p_core.hosts.diffusers.fidelity import DiffusersLab
+from p2p_core.lab.results import Book
+from p2p_core.lab.shapes import benchmark
+from p2p_core.lab.shapes.benchmark import Plan, measure, report
+from p2p_core.lab.shapes.cases import KINDS
+from p2p_core.lab.shapes.diffusers import DiffusersLab
+from p2p_core.lab.shapes.methods import METHODS
 
 PLAN = Plan("diffusers", steps=3)
 

@@ -107,18 +107,6 @@ def test_levels_are_the_same_everywhere(p2p, tmp_path, photo):
     assert not np.array_equal(*looked)
 
 
-def test_infedit(p2p, tmp_path, photo):
-    edit = ["edit", "--image", photo, "--caption", SOURCE, "--infedit", *FAST]
-    edit += ["--refine", "a red star on the grass"]
-    status, out, _ = p2p(*edit, "--blend", "star,grass", "--out", tmp_path)
-    assert status == 0
-    assert json.loads(out)["edited"] == "a red star on the grass"
-    assert (tmp_path / "mask.png").exists()
-    status, _, error = p2p(*edit, "--blend", "circle=star", "--out", tmp_path / "a")
-    assert status == 1
-    assert "Expected words of the edited prompt in --blend for --infedit, got circle." in error
-
-
 def test_a_photograph_is_turned_upright_and_scaled_to_the_model(p2p, tmp_path):
     lying = Image.linear_gradient("L").resize((600, 300)).convert("RGB")
     exif = lying.getexif()
@@ -166,7 +154,6 @@ def test_maps(p2p, tmp_path):
         (["--swap", "circle=star", "--inversion-file", "/none"], "cannot be read"),
         (["--swap", "circle=star", "--sampler", "best"], "sampler to be one of"),
         (["--swap", "circle=star", "--scheduler", "best"], "scheduler to be one of"),
-        (["--refine", "a blue circle", "--infedit"], "Expected --image and --refine"),
         (
             ["--swap", "circle=star", "--inversion-file", "/none", "--image", "PHOTO"],
             "cannot be read",

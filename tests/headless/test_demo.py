@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 
-from p2p_core.demo import exhibits, showcase
-from p2p_core.demo.headless import HeadlessStudio
 from p2p_core.demo.recognise import recognise
-from p2p_core.hosts.locate import HostNotFound
+from p2p_core.hosts.launch.locate import HostNotFound
+from p2p_core.lab.showcase import exhibits
+from p2p_core.lab.showcase import run as showcase
+from p2p_core.lab.showcase.headless import HeadlessStudio
 
 SWAP = ("P2P_WordSwap", {"words": "circle", "replacement": "star", "self_replace_end": 0.2})
 BLEND = ("P2P_LocalBlend", {"source_words": "circle", "edited_words": "star"})

@@ -7,13 +7,12 @@ import torch
 from diffusers import LCMScheduler
 from runs import PROMPT, relative
 
-from p2p_core.demo.cases import cases
 from p2p_core.demo.scenes import render
 from p2p_core.hosts.diffusers.attention import replaced
-from p2p_core.hosts.diffusers.infedit import Control, Processor, Words, infedit
 from p2p_core.hosts.diffusers.pipeline import Model
 from p2p_core.hosts.diffusers.sampling import Settings
-from p2p_core.jobs.edit import Edit
+from p2p_core.lab.pie.infedit import Control, Processor, Words, infedit
+from p2p_core.lab.shapes.cases import cases
 
 TOLERANCE = 1e-5
 
@@ -220,29 +219,3 @@ def test_wrong_input(demo, latent):
     for prompts in (("red " * 80, PROMPT), (PROMPT, "red " * 80)):
         with pytest.raises(ValueError, match="at most 75 tokens"):
             infedit(demo, *prompts, latent, Settings(2, 1.0))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"image": None}, "no --image"),
-        ({"refine": None, "swap": ("red=blue",)}, "--swap, no --refine"),
-        ({"reweight": ("cat=2",)}, "--reweight"),
-        ({"inject_swapped": False}, "--inject-swapped"),
-        ({"inversion": "direct"}, "--inversion"),
-        ({"inversion_file": "a"}, "--inversion-file"),
-        ({"inner_steps": 3}, "--inner-steps"),
-        ({"authors_schedule": True}, "--authors-schedule"),
-        ({"self_replace_reach": 0.5}, "--self-replace-reach"),
-        ({"sampler": "ddim"}, "--sampler"),
-        ({"scheduler": "ddim_uniform"}, "--scheduler"),
-        ({"denoise": 0.5}, "--denoise"),
-    ],
-)
-def test_options_that_infedit_does_not_know(wrong, said):
-    given = {"source": PROMPT, "image": "a.png", "refine": "a cat", "infedit": True}
-    own = {"blend": ("=cat",), "steps": 12, "cfg": 2.3, "cross_replace_end": 0.7, "seed": 1}
-    own |= {"self_replace_end": 0.7, "negative": "blur", "size": "64x64"}
-    assert Edit(**given, **own).infedit
-    with pytest.raises(ValueError, match=f"for --infedit.* got {said}\\."):
-        Edit(**{**given, **own, **wrong})

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torchvision.models import squeezenet1_1
 
-from p2p_core.demo.cases import cases
-from p2p_core.demo.pie_sample import TYPES, write_sample
 from p2p_core.edits import Refine, Reweight
-from p2p_core.evaluation.pie import KINDS, Case, read_cases
-from p2p_core.evaluation.pie_run import Plan, run_pie
-from p2p_core.evaluation.published import (
+from p2p_core.hosts.diffusers.demo import clip_tokenizer
+from p2p_core.jobs.workers import workers_of
+from p2p_core.lab.pie.cases import KINDS, Case, read_cases
+from p2p_core.lab.pie.compared import InfEdit
+from p2p_core.lab.pie.published import (
     CLIP_KIND,
     COLUMNS,
     DEVIATION,
@@ -28,8 +28,9 @@ from p2p_core.evaluation.published import (
     Measures,
     through_jpeg,
 )
-from p2p_core.hosts.diffusers.demo import clip_tokenizer
-from p2p_core.jobs.engine import workers_of
+from p2p_core.lab.pie.run import Plan, run_pie
+from p2p_core.lab.pie.sample import TYPES, write_sample
+from p2p_core.lab.shapes.cases import cases
 from p2p_core.local_blend import LocalBlend
 from p2p_core.tokens import read_prompt
 
@@ -106,11 +107,10 @@ def test_an_edit_is_as_published(data, read):
     assert (blend.source_words, blend.edited_words) == ((case.blend[0],), (case.blend[1],))
     assert edit.scheduler == "ddim_uniform"
     other = case.edit("infedit", steps=50, cfg=7.5)
-    assert other.infedit
-    assert (other.steps, other.cfg, other.reweight) == (12, 2.3, ())
-    assert other.blend == (f"={case.blend[1]} #1",)
-    (blend,) = [one for one in other.chain(read) if isinstance(one, LocalBlend)]
-    assert (blend.source_words, blend.edited_words) == ((), (f"{case.blend[1]} #1",))
+    assert isinstance(other, InfEdit)
+    assert (other.steps, other.cfg) == (12, 2.3)
+    assert (other.cross_replace_end, other.self_replace_end) == (0.7, 0.7)
+    assert other.words == (f"{case.blend[1]} #1",)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ import typer
 from PIL import Image
 
 from p2p_core.cli.app import app
-from p2p_core.demo.pie_sample import write_sample
 from p2p_core.demo.scenes import Item, Scene, render
+from p2p_core.lab.pie.sample import write_sample
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,11 +10,11 @@ from oracle import explicit_maps, output_of
 from runs import PROMPT, Settings, relative
 
 from p2p_core.alignment import mapper
-from p2p_core.demo.meter import peak_memory
 from p2p_core.edits import SelfInjection, WordSwap
 from p2p_core.hosts.comfyui.attention import cross_attention_blocks
 from p2p_core.hosts.comfyui.conditioning import build_controller, read
 from p2p_core.hosts.comfyui.sampling import sample
+from p2p_core.lab.meter import peak_memory
 from p2p_core.schedules import Schedule, Window
 
 TOLERANCE = 1e-5

@@ -9,13 +9,13 @@ import pytest
 import torch
 from runs import relative
 
-from p2p_core.demo.metrics import psnr
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
 from p2p_core.hosts.comfyui.conditioning import build_controller
 from p2p_core.hosts.comfyui.inverting import invert_latent
 from p2p_core.hosts.comfyui.sampling import sample
 from p2p_core.inversion.methods import METHODS, Options
 from p2p_core.inversion.null_text import Schedule as NullTexts
+from p2p_core.lab.metrics import psnr
 from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from p2p_core.demo.studio import Link, Studio
-from p2p_core.hosts.locate import ROOT
-from p2p_core.hosts.server import PromptFailed, Server
-from p2p_core.hosts.workflow import by_type, to_prompt
+from p2p_core.hosts.launch.locate import ROOT
+from p2p_core.hosts.launch.server import PromptFailed, Server
+from p2p_core.hosts.launch.workflow import by_type, to_prompt
+from p2p_core.lab.showcase.studio import Link, Studio
 
 PROMPT = "a red circle on the grass"
 SWAP: Link = ("P2P_WordSwap", {"words": "circle", "replacement": "star"})

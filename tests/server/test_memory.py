@@ -7,9 +7,9 @@ from typing import Any
 
 import psutil
 
-from p2p_core.hosts.locate import ROOT
-from p2p_core.hosts.server import Server
-from p2p_core.hosts.workflow import by_type, to_prompt
+from p2p_core.hosts.launch.locate import ROOT
+from p2p_core.hosts.launch.server import Server
+from p2p_core.hosts.launch.workflow import by_type, to_prompt
 
 RUNS, SETTLED = 200, 20
 

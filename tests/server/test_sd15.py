@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from p2p_core.hosts.locate import ROOT
-from p2p_core.hosts.server import Server
-from p2p_core.hosts.workflow import by_type, to_prompt
+from p2p_core.hosts.launch.locate import ROOT
+from p2p_core.hosts.launch.server import Server
+from p2p_core.hosts.launch.workflow import by_type, to_prompt
 
 
 def shapes() -> Iterator[tuple[str, torch.Size]]:
@@ -24,7 +24,7 @@ def shapes() -> Iterator[tuple[str, torch.Size]]:
     from comfy.ldm.models.autoencoder import AutoencoderKL
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    from p2p_core.hosts.comfyui.bench import SD15
+    from p2p_core.lab.cost.comfyui import SD15
 
     meta = torch.device("meta")
     unet = UNetModel(**SD15, num_heads=8, device=meta, operations=comfy.ops.disable_weight_init)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from p2p_core.hosts.locate import ROOT, Host
-from p2p_core.hosts.server import PACK_NAME, PromptFailed, Server, ServerFailed
+from p2p_core.hosts.launch.locate import ROOT, Host
+from p2p_core.hosts.launch.server import PACK_NAME, PromptFailed, Server, ServerFailed
 
 
 def prompt_of(*nodes: tuple[str, dict[str, Any]]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from p2p_core.hosts.locate import ROOT
-from p2p_core.hosts.server import PACK_NAME, PromptFailed, Server
-from p2p_core.hosts.workflow import by_type, to_prompt
+from p2p_core.hosts.launch.locate import ROOT
+from p2p_core.hosts.launch.server import PACK_NAME, PromptFailed, Server
+from p2p_core.hosts.launch.workflow import by_type, to_prompt
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 NODES = (

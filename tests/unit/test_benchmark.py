@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from p2p_core.demo.cases import KINDS, cases
-from p2p_core.demo.measures import ssim, structure_distance
 from p2p_core.demo.scenes import SIZE, render
+from p2p_core.lab.shapes.cases import KINDS, cases
+from p2p_core.lab.shapes.measures import ssim, structure_distance
 
 SOME = tuple(cases(5 * len(KINDS), seed=4))
 

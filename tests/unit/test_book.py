@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from p2p_core.evaluation.book import Book, means
+from p2p_core.lab.results import Book, means
 
 PLAN = {"host": "here", "steps": 4}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from p2p_core.hosts import locate
-from p2p_core.hosts.locate import Host, HostNotFound, find_hosts, main, read_host
+from p2p_core.hosts.launch import locate
+from p2p_core.hosts.launch.locate import Host, HostNotFound, find_hosts, main, read_host
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from p2p_core.demo.report import measured
+from p2p_core.lab.report import measured
 
 PLAN = {"host": "here"}
 

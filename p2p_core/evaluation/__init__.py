@@ -1,1 +1,0 @@
-"""Measuring edits: results that survive being stopped, and PIE-Bench as it was published."""

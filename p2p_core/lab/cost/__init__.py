@@ -1,0 +1,1 @@
+"""What an edit costs in time and memory."""

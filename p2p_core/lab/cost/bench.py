@@ -1,0 +1,133 @@
+"""`make bench`: what an edit costs, beside the stock KSampler.
+
+Source and edit sampled together by the P2P KSampler, attention injected in every step and every
+layer (the most there is to do), against the stock KSampler with a batch of two in the same process;
+beside them the same swap by explicit attention maps, and the cost of 1, 2, 4 and 8 edits, 1 edit =
+1. Writes output/bench/report.json; stock = 1. Rows can be asked for by name; a run that is stopped
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...controller import Chain
+from ...hosts.launch.in_process import enter_host
+from ...hosts.launch.locate import HostNotFound, find_hosts
+from ..meter import compare, peak_memory
+from ..report import Row, measured
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", help="rows to measure, else all")
+    parser.add_argument("--out", type=Path, default=Path("output/bench"))
+    parser.add_argument(
+        "--repeats", type=int, default=9, help="pairs of runs to take the median of"
+    )
+    options = parser.parse_args()
+    try:
+        host = find_hosts(clone=True)[0]
+    except HostNotFound as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    accelerator = torch.cuda.is_available()
+    plan = {
+        "host": host.version,
+        "device": torch.cuda.get_device_name()
+        if accelerator
+        else f"CPU, {torch.get_num_threads()} threads",
+        "repeats": options.repeats,
+    }
+    with tempfile.TemporaryDirectory(prefix="p2p-bench-") as base:
+        enter_host(host, Path(base))
+        try:
+            report = measured(options.out, plan, rows(options.repeats, accelerator), options.rows)
+        except ValueError as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+def rows(repeats: int, accelerator: bool) -> dict[str, Row]:
+    """Every comparison of the report, by its name."""
+    from . import comfyui as bench
+    from .comfyui import Bench
+
+    bench.quiet()
+
+    @lru_cache(maxsize=1)  # one model at a time
+    def model(name: str) -> Bench:
+        if name == "demo":
+            return Bench.demo(steps=10)
+        if name == "sd15":
+            return Bench.of(bench.SD15, *((64, 10) if accelerator else (32, 2)))
+        return Bench.of(bench.SDXL, *((128, 10) if accelerator else (64, 1)))
+
+    def against_stock(name: str, of: str, chain: Chain | None, times: int = repeats) -> Row:
+        def row() -> dict[str, Any]:
+            at = model(of)
+            ours = at.explicit() if chain is None else at.ours([chain])
+            return {name: asdict(compare(name, ours, at.stock(2), times))}
+
+        return row
+
+    def edits() -> dict[str, Any]:
+        at, times = model("sd15"), max(3, repeats // 3)
+        one = at.ours([bench.SWAP])
+        ratios = {
+            str(n): compare(f"{n} edits", at.ours([bench.SWAP] * n), one, times).time_ratio
+            for n in (1, 2, 4, 8)
+        }
+        return {"edits": ratios}
+
+    compared = {
+        "demo": ("demo", bench.SWAP, 5 * repeats),  # a run so short
+        "sd15": ("sd15", bench.SWAP),
+        "sd15_refine_reweight": ("sd15", bench.REFINE_REWEIGHT),
+        "sd15_local_blend": ("sd15", bench.LOCAL_BLEND),
+        "sd15_explicit_maps": ("sd15", None),
+    }
+    return {
+        **{name: against_stock(name, *given) for name, given in compared.items()},
+        "edits": edits,
+        "inversion": lambda: {"inversion": inverting(max(3, repeats // 3))},
+        "sdxl": against_stock("sdxl", "sdxl", bench.REFINE_REWEIGHT),
+    }
+
+
+def inverting(repeats: int) -> dict[str, float]:
+    """Null-text inversion at SD1.5's architecture, 512×512 pixels, half precision."""
+    from .comfyui import SD15, Bench
+
+    sd15 = Bench.of(SD15, side=64, steps=1, half=True)
+    lean, plain = (sd15.inversion(low_memory) for low_memory in (True, False))
+    sampling, peaks = sd15.stock(1), dict[str, float]()
+    for name, work in (("sampling", sampling), ("low", lean), ("plain", plain)):
+        peaks[name] = peak_memory(work) / 2**30
+    ratio = compare("low memory against plain inversion", lean, plain, repeats)
+    return {
+        "sampling_gib": peaks["sampling"],
+        "low_memory_gib": peaks["low"],
+        "low_memory_above_sampling_gib": peaks["low"] - peaks["sampling"],
+        "plain_gib": peaks["plain"],
+        "low_memory_time_ratio": ratio.time_ratio,
+        "low_memory_memory_ratio": ratio.memory_ratio,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Beside the ways that others go."""

@@ -1,0 +1,1 @@
+"""PIE-Bench's table, as published."""

@@ -1,0 +1,1 @@
+"""Inversion methods on rendered scenes, against true answers."""

@@ -1,0 +1,92 @@
+"""The fidelity benchmark in ComfyUI: invert, edit by words, count what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.utils
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...hosts.comfyui.conditioning import build_controller
+from ...hosts.comfyui.demo import DemoPipeline
+from ...hosts.comfyui.inverting import invert_latent
+from ...hosts.comfyui.sampling import sample
+from ..outputs import outputs_of
+from .cases import Case
+from .methods import Made, Method
+
+
+class ComfyLab:
+    """See `demo.methods.Lab`."""
+
+    def __init__(self, steps: int, cfg: float) -> None:
+        comfy.utils.set_progress_bar_enabled(False)
+        self.steps, self.cfg = steps, cfg
+        self.pipeline = DemoPipeline()
+        self.model = self.pipeline.model.clone()
+        self.model.set_model_unet_function_wrapper(self._count)
+        self.evaluations = 0
+
+    def _count(self, network: Callable[..., Tensor], call: dict[str, Any]) -> Tensor:
+        self.evaluations += call["input"].shape[0]
+        return network(call["input"], call["timestep"], **call["c"])
+
+    @torch.inference_mode()
+    def round_trip(self, picture: np.ndarray) -> np.ndarray:
+        return self._show(self._encode(picture))
+
+    @torch.inference_mode()
+    def features(self, picture: np.ndarray) -> list[Tensor]:
+        levels = self.pipeline.vae.first_stage_model.encoder.down
+        return outputs_of([level.block[-1] for level in levels], lambda: self._encode(picture))
+
+    @torch.inference_mode()
+    def make(self, method: Method, picture: np.ndarray, case: Case) -> Made:
+        self.evaluations, optimising = 0, 0
+
+        def watch(progress: Any) -> None:
+            nonlocal optimising
+            optimising += progress.loss is not None
+
+        pipeline, negative = self.pipeline, self.pipeline.encode([""])
+        settings = {"scheduler": "normal", "steps": self.steps, "denoise": method.denoise}
+        inversion = invert_latent(
+            self.model,
+            pipeline.clip,
+            case.prompt,
+            method.options,
+            negative=negative,
+            latent={"samples": self._encode(picture)},
+            vae=pipeline.vae,
+            guidance=self.cfg,
+            watch=watch,
+            low_memory=False,
+            **settings,
+        )
+        result = sample(
+            self.model,
+            build_controller(pipeline.clip, case.prompt, [method.chain(case)]),
+            negative=negative,
+            latent={"samples": inversion.latent},
+            seed=0,
+            cfg=self.cfg,
+            sampler_name=method.sampler,
+            inversion=inversion,
+            **settings,
+        )
+        return Made(
+            self._show(result.edited["samples"]),
+            self._show(result.source["samples"]) if method.controlled else None,
+            self.evaluations,
+            optimising,
+        )
+
+    def _encode(self, picture: np.ndarray) -> Tensor:
+        pixels = torch.from_numpy(picture.astype(np.float32) / 255)[None]
+        return self.pipeline.vae.encode(pixels)
+
+    def _show(self, latent: Tensor) -> np.ndarray:
+        return self.pipeline.decode(latent)[0]

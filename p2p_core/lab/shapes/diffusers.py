@@ -1,0 +1,69 @@
+"""The fidelity benchmark in diffusers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...hosts.diffusers.inverting import invert
+from ...hosts.diffusers.pipeline import Model
+from ...hosts.diffusers.sampling import Settings, sample
+from ..outputs import outputs_of
+from .cases import Case
+from .methods import Made, Method
+
+
+class DiffusersLab:
+    """See `demo.methods.Lab`."""
+
+    def __init__(self, steps: int, cfg: float) -> None:
+        self.steps, self.cfg = steps, cfg
+        self.model = Model.demo()
+        if torch.cuda.is_available():
+            self.model.pipeline.to("cuda")
+        self.model.pipeline.unet.register_forward_pre_hook(self._count)
+        self.evaluations = 0
+
+    def _count(self, module: Any, given: Any) -> None:
+        self.evaluations += given[0].shape[0]
+
+    def round_trip(self, picture: np.ndarray) -> np.ndarray:
+        return self.model.to_pictures(self.model.to_latent(picture[None]))[0]
+
+    def features(self, picture: np.ndarray) -> list[Tensor]:
+        levels = self.model.pipeline.vae.encoder.down_blocks
+        return outputs_of(
+            [level.resnets[-1] for level in levels], lambda: self.model.to_latent(picture[None])
+        )
+
+    def make(self, method: Method, picture: np.ndarray, case: Case) -> Made:
+        self.evaluations, optimising = 0, 0
+
+        def watch(progress: Any) -> None:
+            nonlocal optimising
+            optimising += progress.loss is not None
+
+        latent = self.model.to_latent(picture[None])
+        settings = Settings(self.steps, self.cfg, method.sampler, method.denoise)
+        inversion = invert(
+            self.model,
+            latent,
+            case.prompt,
+            method.options,
+            settings,
+            watch=watch,
+            low_memory=False,
+        )
+        chains = [method.chain(case)]
+        result = sample(
+            self.model, case.prompt, chains, latent, settings, inversion=inversion, quiet=True
+        )
+        return Made(
+            self.model.to_pictures(result.edited)[0],
+            self.model.to_pictures(result.source)[0] if method.controlled else None,
+            self.evaluations,
+            optimising,
+        )

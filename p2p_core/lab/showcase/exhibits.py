@@ -1,0 +1,224 @@
+"""What `make demo` shows: each kind of edit, in figures against the true answer and in pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
+from scipy.stats import spearmanr
+
+from ...demo.recognise import LIGHT, Reading, matches, recognise
+from ...demo.scenes import COLOURS, PITCH, SIZE, Item, pattern_coverage
+from ..metrics import psnr
+from ..sheet import grid
+from .pairs import ADDED, FADED, PAIRS, WINDOWS, Pair
+from .studio import Link, Photographer
+
+MARGIN = 4
+"""Pixels around an object that are not yet background: edges are soft."""
+
+FADER = (-2.0, -1.0, -0.5, 0.0, 1.0)
+"""Factors of the reweighting sheet, up to leaving the word alone: there the pattern is whole."""
+
+REFINE_WINDOWS: Mapping[str, float] = {"cross_replace_end": 0.5, "self_replace_end": 0.2}
+FADER_WINDOWS: Mapping[str, float] = {"self_replace_end": 0.2}
+
+
+@dataclass
+class Exhibit:
+    """Figures and a sheet of pictures."""
+
+    figures: dict[str, Any] = field(default_factory=dict[str, Any])
+    sheet: Image.Image | None = None
+
+
+def background_psnr(a: np.ndarray, b: np.ndarray, readings: Sequence[Reading]) -> float:
+    """Of two uint8 pictures outside every object of both readings, in dB."""
+    outside = np.ones(a.shape[:2], dtype=bool)
+    for reading in readings:
+        for item in reading.items:
+            outside &= ~binary_dilation(item.mask, iterations=MARGIN)
+    return psnr(a[outside], b[outside])
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one edited picture."""
+
+    success: bool
+    background_psnr: float
+
+    @classmethod
+    def of(cls, source: np.ndarray, picture: np.ndarray, pair: Pair) -> Score:
+        before, after = recognise(source), recognise(picture)
+        return cls(
+            all(all(right.values()) for right in matches(after, pair.wanted)),
+            background_psnr(source, picture, (before, after)),
+        )
+
+
+def summary(scores: Sequence[Score]) -> dict[str, float]:
+    return {
+        "background_psnr": float(np.mean([score.background_psnr for score in scores])),
+        "edit_success": float(np.mean([score.success for score in scores])),
+    }
+
+
+def swap(pair: Pair, kind: str, **more: Any) -> Link:
+    words = {"words": pair.words, "replacement": pair.replacement}
+    return "P2P_WordSwap", {**words, **WINDOWS[kind], **more}
+
+
+def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
+    """Word swaps beside re-prompting, with and without local blend; yields after every prompt."""
+    exhibit = Exhibit({"pairs": seeds * sum(len(pairs) for pairs in PAIRS.values())})
+    blended: list[Score] = []
+    images: list[np.ndarray] = []
+    captions: list[str] = []
+    for kind, pairs in PAIRS.items():
+        scores: dict[str, list[Score]] = {"reprompt": [], "p2p": []}
+        for n, pair in enumerate(pairs):
+            only = {"source_words": pair.words, "edited_words": pair.replacement}
+            plain = swap(pair, kind)
+            chains = [[plain], [plain, ("P2P_LocalBlend", only)]]
+            shot = studio.shoot(pair.prompt, chains, seeds, seed + n, pair.edited)
+            edited, local = shot["p2p"][:seeds], shot["p2p"][seeds:]
+            for source, again, picture, kept in zip(
+                shot["source"], shot["reprompt"], edited, local, strict=True
+            ):
+                scores["reprompt"].append(Score.of(source, again, pair))
+                scores["p2p"].append(Score.of(source, picture, pair))
+                blended.append(Score.of(source, kept, pair))
+            if n < 4:
+                images += [shot["source"][0], shot["reprompt"][0], edited[0], local[0]]
+                captions += [
+                    pair.prompt,
+                    pair.edited,
+                    f"{pair.words} to {pair.replacement}",
+                    "and nothing outside the object",
+                ]
+            yield exhibit
+        exhibit.figures[kind] = {name: summary(some) for name, some in scores.items()}
+    exhibit.figures["local_blend"] = summary(blended)
+    heads = ("source", "re-prompted, same seed", "Prompt-to-Prompt", "with local blend")
+    exhibit.sheet = grid(images, captions, columns=4, heads=heads, scale=2)
+
+
+def refinements(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
+    """A pattern word added to a prompt; yields after every prompt."""
+    exhibit = Exhibit()
+    scores: dict[str, list[Score]] = {"reprompt": [], "p2p": []}
+    shifts: list[float] = []
+    images: list[np.ndarray] = []
+    captions: list[str] = []
+    for n, pair in enumerate(ADDED):
+        refine = ("P2P_Refine", {"edited_prompt": pair.edited, **REFINE_WINDOWS})
+        shot = studio.shoot(pair.prompt, [[refine]], seeds, seed + n, pair.edited)
+        for source, again, picture in zip(
+            shot["source"], shot["reprompt"], shot["p2p"], strict=True
+        ):
+            scores["reprompt"].append(Score.of(source, again, pair))
+            scores["p2p"].append(Score.of(source, picture, pair))
+            before, after = recognise(source), recognise(picture)
+            if before.items:
+                here = before.items[0]
+                places = [np.hypot(i.x - here.x, i.y - here.y) for i in after.items]
+                shifts.append(float(min(places, default=np.hypot(*source.shape[:2]))))
+        if n < 4:
+            images += [shot["source"][0], shot["reprompt"][0], shot["p2p"][0]]
+            captions += [pair.prompt, pair.edited, pair.edited]
+        yield exhibit
+    figures = {name: summary(some) for name, some in scores.items()}
+    exhibit.figures["refine"] = {
+        "edit_success": figures["p2p"]["edit_success"],
+        "centroid_shift": float(np.mean(shifts)),
+        **figures,
+    }
+    heads = ("source", "re-prompted, same seed", "Prompt-to-Prompt")
+    exhibit.sheet = grid(images, captions, columns=3, heads=heads, scale=2)
+
+
+def fader(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
+    """A pattern word turned up and down; yields after every prompt."""
+    exhibit = Exhibit()
+    correlations: list[float] = []
+    images: list[np.ndarray] = []
+    captions: list[str] = []
+    for n, (text, word) in enumerate(FADED):
+        chains = [
+            [("P2P_Reweight", {"words": f"{word}: {factor:g}", **FADER_WINDOWS})]
+            for factor in FADER
+        ]
+        shot = studio.shoot(text, chains, seeds, seed + n)
+        for i, source in enumerate(shot["source"]):
+            pattern = [pattern_strength(source, picture, word) for picture in shot["p2p"][i::seeds]]
+            correlations.append(float(np.nan_to_num(spearmanr(FADER, pattern).statistic)))
+        if n < 4:
+            images += [shot["source"][0], *shot["p2p"][::seeds]]
+            captions += [text, *(f"{word}: {factor:g}" for factor in FADER)]
+        yield exhibit
+    exhibit.figures["reweight"] = {"rank_correlation": float(np.mean(correlations))}
+    exhibit.sheet = grid(images, captions, columns=1 + len(FADER), heads=("source",), scale=2)
+
+
+def pattern_strength(source: np.ndarray, picture: np.ndarray, pattern: str) -> float:
+    """How strongly the source's objects show a pattern in the picture: 1 as rendered, 0 not at all.
+
+    The slope of the picture's lightness, from the object's colour, 0, to the pattern's light one,
+    1, over the pattern as rendered, at the shift that fits best; mean over objects.
+    """
+    strengths: list[float] = []
+    for item in recognise(source).items:
+        inside = binary_erosion(item.mask, iterations=2)
+        own, light = np.array(COLOURS[item.colour], float), np.array(LIGHT)
+        along = (picture.astype(float) - own) @ (light - own) / np.square(light - own).sum()
+        lightness = along[inside].clip(0, 1)
+        drawn = pattern_coverage(Item(item.shape, item.colour, pattern, item.x, item.y, SIZE))
+        if pattern == "dotted":  # what rows of dots share with stripes is no sign of dots
+            drawn = drawn - drawn.mean(axis=1, keepdims=True)
+        slopes: list[float] = []
+        for shift in product(range(-PITCH // 2, PITCH // 2 + 1), repeat=2):
+            template = np.roll(drawn, shift, axis=(0, 1))[inside]
+            spread = template - template.mean()
+            slopes.append(float(spread @ lightness / max(np.square(spread).sum(), 1e-6)))
+        strengths.append(max(slopes))
+    return float(np.mean(strengths)) if strengths else 0.0
+
+
+def one_word(studio: Photographer, seed: int) -> Iterator[Exhibit]:
+    """The source's attention for one word only, for all, for none (paper figure 5)."""
+    images: list[np.ndarray] = []
+    captions: list[str] = []
+    exhibit = Exhibit()
+    for n, pair in enumerate(PAIRS["colour_swap"][:3]):
+        noun = pair.prompt.split()[2]
+        free = {"cross_replace_end": 0.0, "self_replace_end": 0.0}
+        chains = [
+            [swap(pair, "colour_swap", **free)],
+            [swap(pair, "colour_swap", **free, word_windows=f"{noun}: 0-1")],
+            [swap(pair, "colour_swap", cross_replace_end=1.0, self_replace_end=0.0)],
+        ]
+        shot = studio.shoot(pair.prompt, chains, 1, seed + n)
+        images += [shot["source"][0], *shot["p2p"]]
+        captions += [pair.prompt, "nothing injected", f"only {noun!r} injected", "every word"]
+        yield exhibit
+    exhibit.sheet = grid(images, captions, columns=4, heads=("source",), scale=2)
+
+
+def word_maps(studio: Photographer, seed: int) -> Iterator[Exhibit]:
+    """Where source and edited picture look at each word (paper figures 3 and 4)."""
+    exhibit = Exhibit()
+    images: list[np.ndarray] = []
+    for n, pair in enumerate(PAIRS["colour_swap"][:3]):
+        shot = studio.shoot(pair.prompt, [[swap(pair, "colour_swap")]], 1, seed + n, maps="")
+        words = len(pair.prompt.split())
+        for picture, maps in (("source", shot["maps"][:words]), ("p2p", shot["maps"][words:])):
+            row = [shot[picture][0], *maps][:7]
+            images += row + [np.full_like(row[0], 255)] * (7 - len(row))
+        yield exhibit
+    exhibit.sheet = grid(images, [""] * len(images), columns=7, heads=("picture",), scale=2)

@@ -1,0 +1,103 @@
+"""`make demo`: every kind of edit in the real ComfyUI, with figures against the true answers.
+
+Runs the demo workflow on a server for pairs of prompts and batches of seeds, and writes
+output/demo/: contact sheets and report.json. Where there is no ComfyUI and none can be cloned,
+diffusers takes the pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ...hosts.launch.locate import HostNotFound, find_hosts
+from ...hosts.launch.server import PromptFailed, Server, ServerFailed
+from ..report import Row, measured
+from . import exhibits
+from .exhibits import Exhibit
+from .pairs import ADDED, FADED, PAIRS
+from .studio import Photographer, Studio
+
+ROWS: dict[str, tuple[Callable[[Photographer, int, int], Iterator[Exhibit]], int, int]] = {
+    "word_swap": (exhibits.word_swaps, 4, sum(len(pairs) for pairs in PAIRS.values())),
+    "refine": (exhibits.refinements, 4, len(ADDED)),
+    "reweight": (exhibits.fader, 2, len(FADED)),
+    "one_word": (lambda studio, _, seed: exhibits.one_word(studio, seed), 1, 3),
+    "word_maps": (lambda studio, _, seed: exhibits.word_maps(studio, seed), 1, 3),
+}
+"""By the name of its sheet: the exhibit, the pictures of each prompt, and the prompts."""
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", help=f"rows to make, else all: {', '.join(ROWS)}")
+    parser.add_argument("--out", type=Path, default=Path("output/demo"))
+    parser.add_argument("--seeds", type=int, help="seeds a prompt, instead of several")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    try:
+        with photographer() as (name, studio):
+            rows = showcase(studio, options.out, options.seeds, options.seed)
+            plan = {"host": name, "seeds": options.seeds, "seed": options.seed}
+            report = measured(options.out, plan, rows, options.rows)
+    except (HostNotFound, ServerFailed, PromptFailed, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    made = options.rows or list(rows)
+    sys.stdout.write("".join(f"Pictures: {options.out / name}.png\n" for name in made))
+    return 0
+
+
+@contextmanager
+def photographer() -> Iterator[tuple[str, Photographer]]:
+    """Who takes the pictures, and the host's version or name.
+
+    Raises `HostNotFound` where there is neither ComfyUI nor diffusers.
+    """
+    try:
+        host = find_hosts(clone=True)[0]
+    except HostNotFound as error:
+        if find_spec("diffusers") is None:
+            raise
+        from .headless import HeadlessStudio
+
+        sys.stdout.write(f"{error}\nUsing diffusers instead\n")
+        yield "diffusers", HeadlessStudio()
+        return
+    sys.stdout.write(f"Starting ComfyUI {host.version} ({host.path})\n")
+    with Server(host) as server:
+        yield host.version, Studio(server)
+
+
+def showcase(studio: Photographer, out: Path, seeds: int | None, seed: int) -> dict[str, Row]:
+    """Every exhibit by the name of its sheet, which it writes to `out`."""
+    return {
+        name: partial(_shown, name, exhibit(studio, seeds or count, seed), prompts, out)
+        for name, (exhibit, count, prompts) in ROWS.items()
+    }
+
+
+def _shown(name: str, work: Iterator[Exhibit], prompts: int, out: Path) -> dict[str, Any]:
+    bar = tqdm(work, desc=name.replace("_", " "), total=prompts, unit="prompt")
+    *_, exhibit = bar
+    if exhibit.sheet is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        exhibit.sheet.save(out / f"{name}.png")
+    return exhibit.figures
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
