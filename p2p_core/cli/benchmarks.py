@@ -107,6 +107,9 @@ def peers(
     pipeline: Annotated[Path | None, typer.Option(help="diffusers' pipeline_prompt2prompt.py.")] = (
         None
     ),
+    models: Annotated[str, typer.Option(help="Of demo and sd15, SD1.5's architecture.")] = (
+        "demo,sd15"
+    ),
     pixels: Annotated[int | None, typer.Option(min=128, help="Side of SD1.5's images.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Pairs of runs to take the median of.")] = 9,
 ) -> None:
@@ -117,11 +120,14 @@ def peers(
     require_diffusers()
     from ..lab.peers.bench import Bench, beside_peers
 
-    sd15 = Bench.sd15(None if pixels is None else pixels // 8)
-    report = {
-        name: beside_peers(made, repeats, pipeline)
-        for name, made in (("demo", Bench.demo()), ("sd15", sd15))
+    makers = {
+        "demo": Bench.demo,
+        "sd15": lambda: Bench.sd15(None if pixels is None else pixels // 8),
     }
+    names = [name.strip() for name in models.split(",")]
+    if not {*names} <= makers.keys():
+        raise ValueError(f"Expected models out of {', '.join(makers)}, got {models!r}.")
+    report = {name: beside_peers(makers[name](), repeats, pipeline) for name in names}
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
 
 

@@ -34,7 +34,7 @@ SMALL = {
     "benchmark shapes": "--cases 1 --steps 2",
     "benchmark pie": "--cases 1 --steps 2",
     "benchmark sample": "",
-    "benchmark peers": "--repeats 1 --pixels 128",
+    "benchmark peers": "--repeats 1 --models demo",
     "benchmark workers": "--cases 4",
 }
 """What makes each command of `p2p` end soon."""
