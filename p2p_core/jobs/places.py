@@ -102,8 +102,8 @@ def _remove(folder: Path) -> None:
     if not folder.is_dir():
         return
     for name in PICTURES:
-        (folder / name).unlink(missing_ok=True)
-        (folder / f"{name}{PART}").unlink(missing_ok=True)
+        for path in (folder / name, *folder.glob(f"{name}*{PART}")):
+            path.unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
 

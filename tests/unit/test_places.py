@@ -74,7 +74,8 @@ def test_nothing_of_others_is_removed(tmp_path):
 
 def test_only_what_is_half_written_is_swept(tmp_path):
     write_pictures(tmp_path / ".p2p-0.part", BOTH, ABOUT)
-    (tmp_path / ".p2p-0.part" / "mask.png.part").write_text("cut sh")
+    for name in ("mask.png.part", "mask.png.0a1b2c3d.part"):
+        (tmp_path / ".p2p-0.part" / name).write_text("cut sh")
     (tmp_path / ".p2p-1.part").mkdir()
     (tmp_path / ".p2p-1.part" / "family.jpg").write_text("")
     (tmp_path / "a.part").mkdir()
