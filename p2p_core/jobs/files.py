@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ..files import appearing
+
 Pictures = Mapping[str, np.ndarray]
 """uint8[height width 3 or none] by name."""
 
@@ -19,9 +21,6 @@ Made = tuple[Pictures, dict[str, Any]]
 
 KEY = "p2p"
 """Of the text in a PNG file that holds the parameters, as JSON."""
-
-PART = ".part"
-"""Ending of what is not whole yet."""
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
@@ -46,24 +45,10 @@ def write_pictures(
     files: dict[str, str] = {}
     for name, picture in pictures.items():
         path = folder / f"{name}.png"
-        part = path.with_name(path.name + PART)
-        try:
+        with appearing(path) as part:
             Image.fromarray(picture).save(part, format="PNG", pnginfo=text)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
         files[name] = str(path)
     return files
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A text file; what stood there before stays until the new one is whole."""
-    part = path.with_name(path.name + PART)
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -15,7 +15,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from .files import PART, Pictures, read_parameters, write_pictures
+from ..files import PART
+from .files import Pictures, read_parameters, write_pictures
 
 LOCK = ".p2p.lock"
 """In every folder that a run writes to; it stays, for a lock that is removed can be held twice."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..jobs.files import write_whole
+from ..files import write_whole
 
 Row = Callable[[], Mapping[str, Any]]
 """Measures one row; what it returns joins the report."""

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..jobs.files import append_line, write_whole
+from ..files import write_whole
+from ..jobs.files import append_line
 
 PLAN = "plan.json"
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ...files import write_whole
 from ...jobs.engine import Summary, run
-from ...jobs.files import write_whole
 from ...jobs.job import Job, model_from_anywhere
 from ...jobs.photographs import read_photograph
 from ...jobs.places import alone_in, check_folder

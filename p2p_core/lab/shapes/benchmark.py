@@ -23,9 +23,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...demo.scenes import render
+from ...files import write_whole
 from ...hosts.launch.in_process import enter_host
 from ...hosts.launch.locate import HostNotFound, find_hosts
-from ...jobs.files import write_whole
 from ..meter import peak_memory
 from ..metrics import psnr
 from ..results import Book, means
