@@ -7,6 +7,7 @@ Mokady et al. 2023, section 3: a DDIM inversion without guidance is the pivot, a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 import torch
 from torch import Tensor
@@ -20,8 +21,9 @@ class Schedule:
     """How hard to try: at most so many inner steps, less once a step's loss is small enough.
 
     Adam with a learning rate that falls by a hundredth of it each step, until the mean squared
-    distance to the pivot, of latents as diffusion models see them, is below `early_stop` ·
-    (1 + 2 · step), steps counting from 0. `REFERENCE` is the authors' schedule; the default takes
+    distance to the pivot, of latents as diffusion models see them, was below `early_stop` ·
+    (1 + 2 · step) before an inner step, steps counting from 0: as the authors' code, an inner step
+    is taken before its loss is looked at. `REFERENCE` is the authors' schedule; the default takes
     fewer and larger steps, which end no farther from the pivot.
     """
 
@@ -32,14 +34,22 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.inner_steps < 0:
             raise ValueError(f"Expected 0 or more inner steps, got {self.inner_steps}.")
-        if self.learning_rate <= 0 or self.early_stop < 0:
+        if not (0 < self.learning_rate < inf and 0 <= self.early_stop < inf):
             raise ValueError(
                 "Expected a positive learning rate and an early stop of 0 or more, got "
                 f"{self.learning_rate:g} and {self.early_stop:g}."
             )
 
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step, counted from 0; positive however many there are."""
+        return self.learning_rate * (1 - step / max(100, steps))
+
 
 REFERENCE = Schedule(inner_steps=10, learning_rate=1e-2, early_stop=1e-5)
+
+
+IMPASSABLE = ("modified by an inplace operation", "through the graph a second time")
+"""What PyTorch says of a network whose patches are to blame."""
 
 
 def invert(task: Task, schedule: Schedule | None = None, iterations: int = 0) -> Found:
@@ -62,60 +72,74 @@ def optimise(task: Task, pivot: Tensor, schedule: Schedule) -> Tensor:
     """The null tokens, float[steps images tokens channels], that lead along the pivot.
 
     `pivot` is float[levels images channels height width]. Every image is optimised by itself, and
-    every step begins with the tokens that the step before it found.
+    every step begins with the tokens that the step before it found. Raises `ValueError` for a loss
+    that is not finite, and for patches of the network that no gradient can pass.
     """
-    x, found = pivot[0], task.negative.tokens.float()
+    x, found = pivot[0], task.negative.tokens.to(pivot.dtype)
     nulls: list[Tensor] = []
     total = len(task.steps) * schedule.inner_steps
     for n, (sigma, low) in enumerate(task.steps):
         with torch.no_grad():
-            source = task.noise(x, sigma, task.source)
+            (source,) = task.denoise(x, sigma, task.source)
         null = found.clone().requires_grad_()
-        adam = torch.optim.Adam([null], lr=schedule.learning_rate * (1 - n / 100))
+        adam = torch.optim.Adam([null], lr=schedule.rate(n, len(task.steps)))
         enough = schedule.early_stop * (1 + 2 * n)
-        sway = (low - sigma) * (1 - task.guidance)
-        """∂(where the step ends)/∂(the noise against the null text)."""
-        for inner in range(schedule.inner_steps if sway else 0):
+        done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        for inner in range(schedule.inner_steps):
             with torch.enable_grad():
-                against = task.noise(x, sigma, replace(task.negative, tokens=null))
-            with torch.no_grad():
-                end = _step(task, x, sigma, low, source, against)
-                image = _step(task, x, sigma, 0, source, against)
-            miss = (end - pivot[n + 1]) / preserving(low)
-            losses = miss.square().flatten(1).mean(1)
-            loss = float(losses.mean())
-            task.watch(Progress(n * schedule.inner_steps + inner, total, image, loss))
-            done = losses < enough
-            if done.all():
+                noise = task.guided(x, sigma, replace(task.negative, tokens=null), source)
+            if not noise.requires_grad:  # guidance of 1 leaves the null text out
                 break
+            seen = noise.detach()
+            miss = (x + (low - sigma) * seen - pivot[n + 1]) / preserving(low)
+            losses = miss.square().flatten(1).mean(1)
+            _check(losses, n, schedule)
+            progress = Progress(n * schedule.inner_steps + inner, total, x - sigma * seen)
+            task.watch(replace(progress, loss=float(losses.mean())))
             before = null.detach().clone()
-            slope = 2 * sway / preserving(low) / miss[0].numel()
-            null.grad = gradient(against, null, slope * miss)
+            slope = 2 * (low - sigma) / preserving(low) / miss[0].numel()
+            null.grad = gradient(noise, null, slope * miss)
             adam.step()
             with torch.no_grad():
                 null[done] = before[done]
+            done |= losses < enough
+            if done.all():
+                break
         found = null.detach()
         nulls.append(found)
         with torch.no_grad():
-            against = task.noise(x, sigma, replace(task.negative, tokens=found))
-            x = _step(task, x, sigma, low, source, against)
+            noise = task.guided(x, sigma, replace(task.negative, tokens=found), source)
+            x = x + (low - sigma) * noise
     return torch.stack(nulls)
+
+
+def _check(losses: Tensor, step: int, schedule: Schedule) -> None:
+    """Raises `ValueError` for a loss that is not finite."""
+    if not torch.isfinite(losses).all():
+        raise ValueError(
+            f"Expected a finite loss of the null texts, got {losses.tolist()} at step {step + 1}. "
+            f"Take a learning rate below {schedule.learning_rate:g}, or run the model in fp32 or "
+            "bf16: half precision may have overflowed."
+        )
 
 
 def gradient(output: Tensor, null: Tensor, direction: Tensor) -> Tensor:
     """∂⟨output, direction⟩/∂null for each row, the direction taken at unit size.
 
     Half precision loses small gradients without a word; Adam does not mind their scale, and so they
-    go through the network as large as can be.
+    go through the network as large as can be. Raises `ValueError` for a network with patches that
+    no gradient can pass.
     """
     size = direction.abs().amax(dim=tuple(range(1, direction.ndim)), keepdim=True)
     unit = direction / size.clamp(min=torch.finfo(direction.dtype).tiny)
-    (gradient,) = torch.autograd.grad(output, null, unit)
+    try:
+        (gradient,) = torch.autograd.grad(output, null, unit)
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in IMPASSABLE):
+            raise
+        raise ValueError(
+            "Expected a model that gradients can pass, got one with a patch that changes tensors "
+            f"in place or keeps them from call to call ({error}). Take such patches off the model "
+            "for null-text inversion, or invert by another method."
+        ) from error
     return gradient * size.view(-1, *[1] * (gradient.ndim - 1))
-
-
-def _step(
-    task: Task, x: Tensor, sigma: float, low: float, source: Tensor, against: Tensor
-) -> Tensor:
-    """The guided step from x."""
-    return x + (low - sigma) * (against + task.guidance * (source - against))

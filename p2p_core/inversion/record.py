@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from . import storage
 from .task import Found
 
-FORMAT = "p2p_inversion"
-VERSION = "1"
 PROBED = 16
 """How many of a model's weights are looked at, and how many numbers of each."""
 CLOSE = 0.02
 """How far numbers that tell things apart may be off, of the largest: half precision rounds."""
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """What noise levels were asked for by; `denoise` is how far towards noise they go, 0–1."""
+
+    steps: int
+    scheduler: str
+    denoise: float
+
+    def differences(self, other: Spacing) -> list[tuple[str, str, str]]:
+        """(what differs, how it is here, how it is there), in words."""
+        said = {
+            "steps": "{} steps",
+            "scheduler": "the scheduler {}",
+            "denoise": "a denoise of {:g}",
+        }
+        both = {name: (getattr(self, name), getattr(other, name)) for name in said}
+        return [
+            (name, said[name].format(own), said[name].format(its))
+            for name, (own, its) in both.items()
+            if own != its
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps, the scheduler {self.scheduler}, a denoise of {self.denoise:g}"
 
 
 @dataclass(frozen=True)
@@ -48,83 +71,36 @@ class Inversion:
     """float[n]: some of the model's weights."""
     proximal: float = 0.0
     """The part of edited rows' guidance that is left out, see `negative_prompt.proximal`."""
+    spacing: Spacing | None = None
+    """What `sigmas` were asked for by; files of the first release do not tell."""
 
     @property
     def images(self) -> int:
         return self.latent.shape[0]
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file; it appears whole or not at all."""
-        tensors = {
-            "sigmas": self.sigmas,
-            "trajectory": self.found.trajectory,
-            "latent": self.latent,
-            "reconstruction": self.reconstruction,
-            "source": self.source,
-            "negative": self.negative,
-            "probe": self.probe,
-        }
+        """Write a safetensors file that appears whole or not at all; raises `OSError`."""
+        tensors = {name: getattr(self, name) for name in TENSORS}
+        tensors["trajectory"] = self.found.trajectory
         if self.found.nulls is not None:
             tensors["nulls"] = self.found.nulls
         facts = {name: getattr(self, name) for name in FACTS}
         facts |= {name: getattr(self.found, name) for name in FLAGS}
-        metadata = {FORMAT: VERSION, "facts": json.dumps(facts)}
-        part = path.with_name(path.name + ".part")
-        try:
-            save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, part, metadata)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        facts |= {} if self.spacing is None else asdict(self.spacing)
+        storage.write(path, tensors, facts)
 
     @classmethod
     def load(cls, path: Path) -> Inversion:
         """Read a file that `save` wrote; raises `ValueError` for any other."""
-        try:
-            with safetensors.safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError) as error:
-            raise ValueError(
-                f"Expected an inversion's safetensors file, got {path.name}, which cannot be read: "
-                f"{error}. Save the inversion again."
-            ) from error
-        if metadata.get(FORMAT) != VERSION:
-            raise ValueError(
-                f"Expected an inversion of version {VERSION}, got {path.name} "
-                f"with {metadata.get(FORMAT, 'none')}. Save the inversion again with this pack."
-            )
-        try:
-            facts = json.loads(metadata["facts"])
-            facts["psnr"] = tuple(facts["psnr"])
-            found = Found(
-                tensors.pop("trajectory"),
-                tensors.pop("nulls", None),
-                **{name: facts.pop(name) for name in FLAGS},
-            )
-            inversion = cls(found=found, **tensors, **facts)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"Expected all parts of an inversion, got {path.name} without some: {error}. "
-                "Save the inversion again."
-            ) from error
-        inversion.check_whole(path.name)
-        return inversion
-
-    def check_whole(self, name: str) -> None:
-        """Raises `ValueError` where the parts' shapes do not fit or numbers are not finite."""
-        levels, shape = len(self.sigmas), (len(self.sigmas), *self.latent.shape)
-        parts = [self.sigmas, self.found.trajectory, self.latent, self.reconstruction, self.probe]
-        if (
-            self.found.trajectory.shape != shape
-            or self.reconstruction.shape != self.latent.shape
-            or len(self.psnr) != self.images
-            or (self.found.nulls is not None and len(self.found.nulls) != levels - 1)
-            or not all(torch.isfinite(part).all() for part in parts)
-        ):
-            raise ValueError(
-                f"Expected an inversion whose parts fit together, got {name}, whose do not. "
-                "Save the inversion again."
-            )
+        tensors, facts = storage.read(path)
+        facts["psnr"] = tuple(facts["psnr"])
+        found: dict[str, Any] = {name: facts[name] for name in FLAGS}
+        own: dict[str, Any] = {name: tensors[name] for name in TENSORS}
+        own |= {name: facts[name] for name in FACTS}
+        spaced = [facts.get(field.name) for field in fields(Spacing)]
+        if None not in spaced:
+            own["spacing"] = Spacing(*spaced)  # pyright: ignore[reportArgumentType]
+        return cls(found=Found(tensors["trajectory"], tensors.get("nulls"), **found), **own)
 
     def check_model(self, probe: Tensor) -> None:
         """Raises `ValueError` if `probe` is not of the model that the inversion was made with."""
@@ -135,7 +111,7 @@ class Inversion:
             )
 
     def check_texts(self, prompt: str, source: Tensor, negative: Tensor) -> None:
-        """Raises `ValueError` if the prompt or its embeddings' summaries are others."""
+        """Raises `ValueError` for other words or embeddings, float[rows tokens channels]."""
         if prompt != self.prompt:
             raise ValueError(
                 f"Expected the source prompt of the inversion, {self.prompt!r}, got {prompt!r}. "
@@ -145,25 +121,40 @@ class Inversion:
             ("source", self.source, source),
             ("negative", self.negative, negative),
         ):
-            if not _alike(own, given):
+            if not _alike(own, summary(given)):
                 raise ValueError(
                     f"Expected the {name} conditioning that the inversion was made with, got "
                     "another. Use the same text encoder and the same negative prompt for both."
                 )
+        nulls = self.found.nulls
+        if nulls is not None and nulls.shape[2:] != negative.shape[1:]:
+            raise ValueError(
+                f"Expected null texts of {list(negative.shape[1:])} tokens and channels, as the "
+                f"text encoder has, got {list(nulls.shape[2:])}. Invert the image anew."
+            )
 
-    def check_schedule(self, sigmas: Tensor) -> None:
-        """Raises `ValueError` if the run's noise levels are not those of the inversion."""
-        if len(sigmas) != len(self.sigmas):
+    def check_schedule(self, sigmas: Tensor, spacing: Spacing | None = None) -> None:
+        """Raises `ValueError` if the run's noise levels are not those of the inversion.
+
+        `spacing` is what they were asked for by, where it is known.
+        """
+        own, given = self.sigmas.float(), sigmas.cpu().float()
+        if own.shape == given.shape and torch.allclose(given, own, rtol=1e-4):
+            return
+        differ = self.spacing.differences(spacing) if self.spacing and spacing else []
+        if differ:
+            names, ours, theirs = (" and ".join(words) for words in zip(*differ, strict=True))
             raise ValueError(
-                f"Expected {len(self.sigmas) - 1} steps, as the inversion was made with, got "
-                f"{len(sigmas) - 1}. Set steps and scheduler as they were, and "
-                "denoise to 1, or invert anew."
+                f"Expected {ours}, as the inversion was made with, got {theirs}. Set {names} as "
+                "they were, or invert the image with what you want."
             )
-        if not torch.allclose(sigmas.cpu().float(), self.sigmas.float(), rtol=1e-4):
-            raise ValueError(
-                "Expected the noise levels that the inversion was made with, got others. Choose "
-                "the scheduler that the inversion was made with."
-            )
+        known = f" by {self.spacing}" if self.spacing else ""
+        raise ValueError(
+            f"Expected the noise levels that the inversion was made with{known}: "
+            f"{len(own) - 1} steps from {float(own[0]):.4g} to 0, got {len(given) - 1} from "
+            f"{float(given[0]):.4g} to {float(given[-1]):.4g}. Set steps, scheduler and denoise as "
+            "they were, and sample all steps, or invert the image anew."
+        )
 
     def check_sampler(self, name: str) -> None:
         """Raises `ValueError` for a sampler that does not go back along the inversion."""
@@ -197,6 +188,7 @@ class Inversion:
 
 FOLLOWING = ("euler", "ddim")
 """Samplers that go back along a walk of DDIM steps: two names of one."""
+TENSORS = ("sigmas", "latent", "reconstruction", "source", "negative", "probe")
 FACTS = ("method", "prompt", "guidance", "psnr", "proximal")
 FLAGS = ("put_back", "shared", "source_as_negative")
 

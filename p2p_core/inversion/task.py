@@ -30,9 +30,32 @@ class Embedding:
 class Denoise(Protocol):
     """The network: the image that it sees in x at noise level σ, differentiable in the tokens."""
 
-    def __call__(self, x: Tensor, sigma: float, *texts: Embedding) -> Sequence[Tensor]:
-        """One prediction, float[images channels height width], for each text."""
+    def __call__(self, x: Tensor, sigma: float, *texts: Embedding | None) -> Sequence[Tensor]:
+        """One prediction, float[images channels height width], for each text.
+
+        The first stands in the positive prompt's place, the second in the negative's, which patches
+        of a network tell apart; none is evaluated where there is None.
+        """
         ...
+
+
+class Guide(Protocol):
+    """The image that guidance makes of a host's two predictions, differentiable in them."""
+
+    def __call__(
+        self, x: Tensor, sigma: float, source: Tensor, against: Tensor, null: Embedding
+    ) -> Tensor:
+        """`source` and `against` are the predictions for the source text and for `null`."""
+        ...
+
+
+def classifier_free(guidance: float) -> Guide:
+    """Plain guidance by a scale; at 1 the null text does not count (Ho & Salimans 2021)."""
+
+    def guide(x: Tensor, sigma: float, source: Tensor, against: Tensor, null: Embedding) -> Tensor:
+        return source if guidance == 1 else against + guidance * (source - against)
+
+    return guide
 
 
 @dataclass(frozen=True)
@@ -60,7 +83,7 @@ class Task:
     sigmas: tuple[float, ...]
     source: Embedding
     negative: Embedding
-    guidance: float = 7.5
+    guide: Guide
     watch: Callable[[Progress], None] = lambda progress: None
 
     def __post_init__(self) -> None:
@@ -92,10 +115,18 @@ class Task:
         (image,) = self.denoise(x, sigma, text)
         return (x - image) / sigma
 
-    def guided(self, x: Tensor, sigma: float, null: Embedding) -> Tensor:
-        """The noise under classifier-free guidance of the source text against `null`."""
-        source, against = self.denoise(x, sigma, self.source, null)
-        return (x - against - self.guidance * (source - against)) / sigma
+    def guided(
+        self, x: Tensor, sigma: float, null: Embedding, source: Tensor | None = None
+    ) -> Tensor:
+        """The noise under guidance of the source text against `null`, as sampling has it.
+
+        `source` is the prediction for the source text, where it is known.
+        """
+        if source is None:
+            source, against = self.denoise(x, sigma, self.source, null)
+        else:
+            (against,) = self.denoise(x, sigma, None, null)
+        return (x - self.guide(x, sigma, source, against, null)) / sigma
 
 
 def preserving(sigma: float) -> float:

@@ -338,29 +338,13 @@ def test_a_saved_inversion_edits_as_the_one_in_memory(tmp_path, inverted, edited
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_file_that_is_not_whole_is_refused(tmp_path, inverted):
-    inverted("direct").save(tmp_path / "whole")
-    data = (tmp_path / "whole").read_bytes()
-    for name, content in (("half", data[: len(data) // 2]), ("none", b""), ("text", b"x" * 100)):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match="cannot be read"):
-            Inversion.load(tmp_path / name)
-    with pytest.raises(ValueError, match="cannot be read"):
-        Inversion.load(tmp_path / "missing")
-    from safetensors.torch import save_file
-
-    save_file({"a": torch.zeros(1)}, tmp_path / "other")
-    with pytest.raises(ValueError, match="inversion of version 1, got other with none"):
-        Inversion.load(tmp_path / "other")
-    with pytest.raises(ValueError, match="whose do not"):
-        replace(inverted("direct"), psnr=(1.0, 2.0)).check_whole("two")
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"steps": STEPS + 1}, f"Expected {STEPS} steps"),
-        ({"scheduler": "karras"}, "noise levels"),
+        ({"scheduler": "karras"}, "the scheduler normal, .* got the scheduler karras"),
+        ({"denoise": 0.7}, r"a denoise of 1, .* got a denoise of 0\.7"),
+        ({"start_at_step": 2}, f"{STEPS} steps from .*, got {STEPS - 2} from .* sample all steps"),
         ({"prompt": "a yellow circle at night"}, "source prompt of the inversion"),
         ({"latent": {"samples": torch.ones(1, 4, 16, 16)}}, "another image's"),
         ({"latent": {"samples": torch.ones(1, 4, 16, 24)}}, "the latent that was inverted"),
@@ -399,10 +383,41 @@ def test_wrong_input_to_an_inversion(demo, image, inverted):
     with pytest.raises(ValueError, match="images, 4, height, width"):
         make(latent={"samples": torch.ones(1, 16, 3, 16, 16)}, **settings)
     area = [[demo.encode("")[0][0], {"area": (8, 8, 0, 0)}]]
-    with pytest.raises(ValueError, match="one plain prompt"):
-        make(latent={"samples": torch.ones(1, 4, 16, 16)}, **settings | {"negative": area})
+    one = {"samples": torch.ones(1, 4, 16, 16)}
+    for negative, said in (
+        (area, "one plain prompt, got one with an area"),
+        (demo.encode("") * 2, "one plain prompt, got 2 entries"),
+        ([[demo.encode("")[0][0].repeat(2, 1, 1), {}]], r"one row, .* 1 image\(s\), got 2 rows"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            make(latent=one, **settings | {"negative": negative})
+    with pytest.raises(ValueError, match="denoise above 0, got 0"):
+        make(latent=one, **settings | {"denoise": 0.0})
     for method in METHODS:
         assert inverted(method, steps=1, guidance=1.0).psnr[0] > 0
+
+
+def test_hooks_are_named(demo):
+    """A LoRA that hooks schedule on the CLIP comes with every text that it encodes."""
+    import comfy.hooks
+    import comfy_extras.nodes_hooks as nodes
+
+    hooks = comfy.hooks.create_hook_lora({}, 1.0, 1.0)
+    (clip,) = call(nodes.SetClipHooks, demo.clip, True, True, hooks)
+    with pytest.raises(ValueError, match=r"source conditioning without hooks.* Load LoRA"):
+        invert_latent(
+            demo.model,
+            clip,
+            "a star",
+            Options("null-text"),
+            negative=demo.encode(""),
+            latent={"samples": torch.ones(1, 4, 16, 16)},
+            vae=demo.vae,
+            steps=2,
+            scheduler="normal",
+            denoise=1.0,
+            guidance=3.0,
+        )
 
 
 def test_flow_models_are_refused(demo, inverted, edited):

@@ -8,6 +8,7 @@ instead of being remembered.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,9 +21,9 @@ import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
 from torch import Tensor
 
-from ...inversion.gradients import trainable
+from ...inversion.gradients import modifying, trainable
 from ...inversion.methods import Method, Options
-from ...inversion.record import Inversion, psnr, summary
+from ...inversion.record import Inversion, Spacing, psnr, summary
 from ...inversion.task import Embedding, Found, Progress, Task, replay
 from .attention import cross_attention_blocks
 from .conditioning import Conditioning
@@ -57,6 +58,11 @@ def invert_latent(
     check_model(model)
     cross_attention_blocks(model)
     samples = samples_of(model, latent)
+    if not denoise > 0:
+        raise ValueError(
+            f"Expected a denoise above 0, got {denoise:g}. At 0 nothing is sampled, and so nothing "
+            "can be inverted; 1 goes all the way to noise."
+        )
     if "noise_mask" in latent:
         raise ValueError(
             "Expected a latent without a noise mask, got one with it. Encode the image with VAE "
@@ -105,6 +111,7 @@ def invert_latent(
         negative=summary(negative[0][0]),
         probe=probe(model),
         proximal=options.proximal,
+        spacing=Spacing(steps, scheduler, denoise),
     )
 
 
@@ -128,21 +135,17 @@ def invert(
 
     Raises `ValueError` for conditionings of more than one plain entry and as the method does.
     """
-    for name, conditioning in (("source", source), ("negative", negative)):
-        if len(conditioning) != 1 or any(key in conditioning[0][1] for key in PARTIAL):
-            raise ValueError(
-                f"Expected a {name} conditioning of one plain prompt, got "
-                f"{len(conditioning)} entries or one with an area, a mask, a range of steps or a "
-                "ControlNet. Connect a text encoder's output as it is."
-            )
+    _check_plain("source", source, len(latent))
+    _check_plain("negative", negative, len(latent))
     if getattr(model, "is_dynamic", bool)():
         model = model.get_non_dynamic_delegate()
-    sampler = _Inverting(method, guidance, watch, low_memory)
+    sampler = _Inverting(method, watch, low_memory)
     with torch.inference_mode(False):
         patched = model.clone()
         patched.model_options.setdefault("transformer_options", {})[OVERRIDE] = _differentiable
         guider = comfy.samplers.CFGGuider(patched)
         guider.set_conds(_normal(source), _normal(negative))
+        guider.set_cfg(guidance)
         comfy.model_management.load_models_gpu([patched], force_full_load=True)
         clean = latent.detach().clone()
         result = guider.sample(torch.zeros_like(clean), clean, sampler, sigmas.clone())
@@ -150,8 +153,43 @@ def invert(
     return sampler.found, result
 
 
-PARTIAL = ("area", "mask", "control", "start_percent", "end_percent", "strength", "hooks", "gligen")
+PARTIAL = {
+    "hooks": "hooks",
+    "area": "an area",
+    "mask": "a mask",
+    "control": "a ControlNet",
+    "start_percent": "a range of steps",
+    "end_percent": "a range of steps",
+    "strength": "a strength",
+    "gligen": "GLIGEN boxes",
+}
 """What an entry of a conditioning may have that makes it one of a part of the image or the run."""
+
+
+def _check_plain(name: str, conditioning: Conditioning, images: int) -> None:
+    """Raises `ValueError` for what is not one text for the whole image and the whole run."""
+    found = [
+        said for key, said in PARTIAL.items() if any(key in extra for _, extra in conditioning)
+    ]
+    if "hooks" in found:
+        raise ValueError(
+            f"Expected a {name} conditioning without hooks, got one with them: LoRA hooks on the "
+            "CLIP or on a conditioning change the model from text to text, which an inversion does "
+            "not follow. Take them off, or load the LoRA for model and CLIP with Load LoRA."
+        )
+    if found or len(conditioning) != 1:
+        got = f"one with {' and '.join(dict.fromkeys(found))}" if found else "none"
+        got = f"{len(conditioning)} entries" if len(conditioning) > 1 else got
+        raise ValueError(
+            f"Expected a {name} conditioning of one plain prompt, got {got}. Connect a text "
+            "encoder's output as it is."
+        )
+    rows = conditioning[0][0].shape[0]
+    if rows not in (1, images):
+        raise ValueError(
+            f"Expected a {name} conditioning of one row, or one for each of {images} image(s), got "
+            f"{rows} rows. Connect a text encoder's output as it is."
+        )
 
 
 class _Inverting(comfy.samplers.Sampler):
@@ -160,12 +198,10 @@ class _Inverting(comfy.samplers.Sampler):
     def __init__(
         self,
         method: Method,
-        guidance: float,
         watch: Callable[[Progress], None],
         low_memory: bool,
     ) -> None:
-        self.method, self.guidance = method, guidance
-        self.watch, self.low_memory = watch, low_memory
+        self.method, self.watch, self.low_memory = method, watch, low_memory
         self.found: Found | None = None
 
     def sample(
@@ -180,12 +216,30 @@ class _Inverting(comfy.samplers.Sampler):
         disable_pbar: bool = False,
     ) -> Tensor:
         assert latent_image is not None
-        network, options = model_wrap.inner_model, extra_args["model_options"]
+        network, options = model_wrap.inner_model, _modifying(extra_args["model_options"])
+        guider = copy.copy(model_wrap)
 
-        def denoise(x: Tensor, sigma: float, *texts: Embedding) -> Sequence[Tensor]:
-            conds: list[Any] = [[_with_tokens(text)] for text in texts]
+        def denoise(x: Tensor, sigma: float, *texts: Embedding | None) -> Sequence[Tensor]:
+            conds: list[Any] = [text and [_with_tokens(text)] for text in texts]
             level = x.new_full((len(x),), sigma)
-            return comfy.samplers.calc_cond_batch(network, conds, x, level, options)
+            predictions = comfy.samplers.calc_cond_batch(network, conds, x, level, options)
+            return [one for one, text in zip(predictions, texts, strict=True) if text]
+
+        def guide(
+            x: Tensor, sigma: float, source: Tensor, against: Tensor, null: Embedding
+        ) -> Tensor:
+            """As the host's own guider does it, with all that patches of the guidance do."""
+
+            def predictions(args: dict[str, Any]) -> list[Tensor]:
+                pairs = zip(args["conds"], (source, against), strict=True)
+                return [torch.zeros_like(x) if cond is None else seen for cond, seen in pairs]
+
+            guider.conds = {
+                "positive": [_with_tokens(task.source)],
+                "negative": [_with_tokens(null)],
+            }
+            known = {"sampler_calc_cond_batch_function": predictions, **options}
+            return guider(x, x.new_full((len(x),), sigma), known, extra_args.get("seed"))
 
         def embedding(name: str) -> Embedding:
             (cond,) = model_wrap.conds[name]
@@ -198,7 +252,7 @@ class _Inverting(comfy.samplers.Sampler):
             tuple(sigmas.tolist()),
             embedding("positive"),
             embedding("negative"),
-            self.guidance,
+            guide,
             self.watch,
         )
         blocks = [
@@ -216,6 +270,16 @@ def _with_tokens(text: Embedding) -> dict[str, Any]:
     """The host's conditioning of an embedding, with its tokens."""
     tokens = comfy.conds.CONDCrossAttn(text.tokens)
     return {**text.rest, "model_conds": {**text.rest["model_conds"], "c_crossattn": tokens}}
+
+
+def _modifying(options: dict[str, Any]) -> dict[str, Any]:
+    """The same model options, with patches that gradients pass whatever they do in place."""
+    transformer = options.get("transformer_options", {})
+    patches = {
+        name: [modifying(patch) if callable(patch) else patch for patch in some]
+        for name, some in transformer.get("patches", {}).items()
+    }
+    return {**options, "transformer_options": {**transformer, "patches": patches}}
 
 
 def _normal(conditioning: Conditioning) -> Conditioning:

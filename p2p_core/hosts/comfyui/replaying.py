@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...inversion.negative_prompt import proximal
-from ...inversion.record import Inversion, probed, summary
+from ...inversion.record import Inversion, Spacing, probed
 from ...inversion.task import Found
 from .conditioning import Conditioning, EncodedController, source_alone
 
@@ -49,6 +49,7 @@ def check(
     conditionings: dict[str, Conditioning],
     sampler: Any,
     sigmas: Tensor,
+    spacing: Spacing | None,
 ) -> None:
     """Raises `ValueError` naming what is not as it was when the image was inverted."""
     model = guider.model_patcher
@@ -56,8 +57,8 @@ def check(
     inversion.check_model(probe(model))
     (source, _), *_ = source_alone(encoded)
     (negative, _), *_ = conditionings["negative"]
-    inversion.check_texts(encoded.controller.source.text, summary(source), summary(negative))
-    inversion.check_schedule(sigmas)
+    inversion.check_texts(encoded.controller.source.text, source, negative)
+    inversion.check_schedule(sigmas, spacing)
     function = getattr(getattr(sampler, "sampler_function", None), "__name__", "another")
     inversion.check_sampler(function.removeprefix("sample_"))
     inversion.check_guidance(getattr(guider, "cfg", inversion.guidance))

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...attention_maps import WordMaps
 from ...blending import Blending
 from ...controller import Rows
-from ...inversion.record import Inversion
+from ...inversion.record import Inversion, Spacing
 from .attention import attach, cross_attention_sides
 from .blending import blended
 from .conditioning import CONTROLLER_KEY, Carried, Conditioning, EncodedController, batched
@@ -46,10 +46,11 @@ class EditGuider:
         sigmas: Tensor | None = None,
         continues: bool = False,
         inversion: Inversion | None = None,
+        spacing: Spacing | None = None,
     ) -> None:
         self.guider, self.encoded = guider, encoded
         self.sigmas, self.continues = sigmas, continues
-        self.inversion = inversion
+        self.inversion, self.spacing = inversion, spacing
         self.masks: Tensor | None = None
         if "positive" not in getattr(guider, "original_conds", {}):
             raise ValueError(
@@ -106,7 +107,15 @@ class EditGuider:
         }
         patched, nulls = attach(model), dict[str, Tensor | None]()
         if self.inversion is not None:
-            check(self.inversion, self.guider, self.encoded, conditionings, sampler, sigmas)
+            check(
+                self.inversion,
+                self.guider,
+                self.encoded,
+                conditionings,
+                sampler,
+                sigmas,
+                self.spacing,
+            )
             self.inversion.check_latent(latent_image)
             if noise.any() or denoise_mask is not None or self.continues:
                 raise ValueError(
@@ -218,6 +227,7 @@ def sample(
         sigmas=stock.sigmas,
         continues=edited is not None,
         inversion=inversion,
+        spacing=Spacing(steps, scheduler, denoise),
     )
     samples = samples_of(model, latent)
     if add_noise and inversion is None:

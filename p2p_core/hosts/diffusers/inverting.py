@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...inversion.gradients import trainable
 from ...inversion.methods import Options
-from ...inversion.record import Inversion, psnr, summary
-from ...inversion.task import Embedding, Progress, Task, replay
+from ...inversion.record import Inversion, Spacing, psnr, summary
+from ...inversion.task import Embedding, Progress, Task, classifier_free, replay
 from .pipeline import Model
 from .replaying import probe
 from .sampling import Settings, repeated_rows
@@ -53,12 +53,13 @@ def invert(
     )
     levels = model.sigmas(settings.steps, settings.denoise, settings.scheduler)
 
-    def denoise(x: Tensor, sigma: float, *texts: Embedding) -> Sequence[Tensor]:
-        tokens = torch.cat([text.tokens for text in texts])
-        rest = None if texts[0].rest is None else torch.cat([text.rest for text in texts])
-        several = x.repeat(len(texts), 1, 1, 1)
+    def denoise(x: Tensor, sigma: float, *texts: Embedding | None) -> Sequence[Tensor]:
+        given = [text for text in texts if text]
+        tokens = torch.cat([text.tokens for text in given])
+        rest = None if given[0].rest is None else torch.cat([text.rest for text in given])
+        several = x.repeat(len(given), 1, 1, 1)
         prediction = model.predict(several, sigma, Embedding(tokens, rest))
-        return model.image(several, sigma, prediction).chunk(len(texts))
+        return model.image(several, sigma, prediction).chunk(len(given))
 
     def draw(latents: Tensor, n: int) -> Tensor:
         generator = torch.Generator().manual_seed((settings.seed + n) % 2**64)
@@ -70,7 +71,7 @@ def invert(
         tuple(levels),
         replace(source, tokens=source.tokens.float()),
         replace(against, tokens=against.tokens.float()),
-        settings.cfg,
+        classifier_free(settings.cfg),
         watch,
     )
     blocks = [m for m in unet.modules() if isinstance(m, BasicTransformerBlock)]
@@ -92,4 +93,5 @@ def invert(
         negative=summary(against.tokens[:1]),
         probe=probe(model),
         proximal=options.proximal,
+        spacing=Spacing(settings.steps, settings.scheduler, settings.denoise),
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ...controller import Controller
-from ...inversion.record import Inversion, probed, summary
+from ...inversion.record import Inversion, Spacing, probed
 from ...inversion.task import Embedding
 from .pipeline import Model
 
@@ -31,9 +31,11 @@ def check(
 ) -> None:
     """Raises `ValueError` naming what is not as it was when the image was inverted."""
     inversion.check_model(probe(model))
-    texts: list[Any] = [summary(text.tokens[:1]) for text in (source, negative)]
-    inversion.check_texts(controller.source.text, *texts)
-    inversion.check_schedule(torch.tensor(levels))
+    inversion.check_texts(controller.source.text, source.tokens[:1], negative.tokens[:1])
+    spacing = None
+    if settings.named:
+        spacing = Spacing(settings.steps, settings.scheduler, settings.denoise)
+    inversion.check_schedule(torch.tensor(levels), spacing)
     inversion.check_sampler(
         settings.sampler if settings.named else type(settings.scheduler).__name__
     )
