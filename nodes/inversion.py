@@ -150,6 +150,18 @@ class P2PNullTextInversion(io.ComfyNode):
                     tooltip="null-text: forget the insides of the model's blocks and evaluate them "
                     "again for gradients. Less than half the memory for a little more time.",
                 ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=3e-2,
+                    min=1e-6,
+                    max=1.0,
+                    step=1e-3,
+                    round=False,
+                    optional=True,
+                    tooltip="null-text: how far an optimisation step goes, 0 to 1, at the first "
+                    "sampling step; less at later ones. The authors' schedule is 0.01, with 10 "
+                    "inner_steps and an early_stop of 0.00001.",
+                ),
             ],
             outputs=[
                 Inversion.Output(
@@ -194,6 +206,7 @@ class P2PNullTextInversion(io.ComfyNode):
         proximal: float,
         seed: int,
         low_memory: bool,
+        learning_rate: float = 3e-2,
     ) -> io.NodeOutput:
         node = cls.hidden.unique_id
         show = latent_preview.prepare_callback(
@@ -206,11 +219,12 @@ class P2PNullTextInversion(io.ComfyNode):
             if progress.loss is not None:
                 PromptServer.instance.send_progress_text(f"loss {progress.loss:.1e}", node)
 
+        schedule = Schedule(inner_steps, learning_rate, early_stop)
         inversion = invert_latent(
             model,
             clip,
             source_prompt,
-            Options(method, Schedule(inner_steps, early_stop=early_stop), iterations, proximal),
+            Options(method, schedule, iterations, proximal),
             negative=negative,
             latent=latent,
             vae=vae,
@@ -310,7 +324,10 @@ class P2PLoadInversion(io.ComfyNode):
 
 
 def saved_files() -> list[str]:
-    """Inversions in the host's output and input folders, as its file choosers name them."""
+    """Inversions in the host's output and input folders, as its file choosers name them.
+
+    Regular files alone: a pipe of such a name would be read for ever.
+    """
     folders = {
         "output": folder_paths.get_output_directory(),
         "input": folder_paths.get_input_directory(),
@@ -319,4 +336,5 @@ def saved_files() -> list[str]:
         f"{path.relative_to(folder).as_posix()} [{name}]"
         for name, folder in folders.items()
         for path in sorted(Path(folder).rglob(f"*{SUFFIX}"))
+        if path.is_file()
     ]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..inversion.methods import Options
+from ..inversion.null_text import REFERENCE
 from ..inversion.null_text import Schedule as NullTexts
 from ..jobs.edit import Edit, Sampling
 from ..jobs.files import write_pictures
@@ -54,6 +55,7 @@ def edit(
     denoise: given.Denoise = 1.0,
     size: given.Size = None,
     inner_steps: given.Inner = 4,
+    learning_rate: given.Rate = 3e-2,
     authors_schedule: given.Authors = False,
     cross_replace_end: given.CrossEnd = 0.8,
     self_replace_end: given.SelfEnd = 0.4,
@@ -80,6 +82,7 @@ def edit(
         denoise=denoise,
         size=size,
         inner_steps=inner_steps,
+        learning_rate=learning_rate,
         authors_schedule=authors_schedule,
         cross_replace_end=cross_replace_end,
         self_replace_end=self_replace_end,
@@ -136,6 +139,8 @@ def invert(
     denoise: given.Denoise = 1.0,
     size: given.Size = None,
     inner_steps: given.Inner = 4,
+    learning_rate: given.Rate = 3e-2,
+    authors_schedule: given.Authors = False,
     as_json: given.AsJson = False,
 ) -> None:
     """Find how the model would have made a photograph, and keep it for `p2p edit`."""
@@ -148,12 +153,14 @@ def invert(
         denoise=denoise,
         size=size,
     )
-    options = Options(inversion, NullTexts(inner_steps))
+    schedule = REFERENCE if authors_schedule else NullTexts(inner_steps, learning_rate)
+    options = Options(inversion, schedule)
     found, made = _studio(model, half, as_json).invert(image, source, options, how)
     pictures, parameters = made
     files = write_pictures(out, pictures, parameters)
     path = out / "inversion.p2p.safetensors"
     found.save(path)
+    files["inversion"] = str(path)
     _tell(files, {**parameters, "inversion_file": str(path)}, as_json)
 
 

@@ -25,6 +25,7 @@ Picture = Annotated[Path | None, typer.Option("--image", help="A photograph to e
 Kept = Annotated[Path | None, typer.Option("--inversion-file", help="One that `p2p invert` wrote.")]
 InversionName = Annotated[str, typer.Option("--inversion", help=f"{', '.join(METHODS)}.")]
 Inner = Annotated[int, typer.Option(min=0, help="null-text: optimisation steps a sampling step.")]
+Rate = Annotated[float, typer.Option("--learning-rate", help="null-text: how far a step goes.")]
 Authors = Annotated[
     bool, typer.Option("--authors-schedule", help="null-text: as its authors do it, slower.")
 ]

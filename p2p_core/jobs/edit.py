@@ -127,8 +127,9 @@ class Edit(Sampling):
     inversion: str = "null-text"
     inversion_file: str | None = None
     inner_steps: int = 4
+    learning_rate: float = 3e-2
     authors_schedule: bool = False
-    """Null texts as their authors find them: more and smaller steps, `inner_steps` not counting."""
+    """Null texts as their authors find them: more and smaller steps; the two above do not count."""
     cross_replace_end: float = 0.8
     self_replace_end: float = 0.4
     self_replace_reach: float | None = None
@@ -160,8 +161,9 @@ class Edit(Sampling):
 
     def options(self) -> Options:
         """How the photograph is inverted."""
-        schedule = REFERENCE if self.authors_schedule else NullTexts(self.inner_steps)
-        return Options(self.inversion, schedule)
+        if self.authors_schedule:
+            return Options(self.inversion, REFERENCE)
+        return Options(self.inversion, NullTexts(self.inner_steps, self.learning_rate))
 
     def chain(self, read: Callable[[str], Prompt]) -> Chain:
         """The edits, `read` reading the words of a prompt.

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from p2p_core.demo.scenes import Item, Scene, render
+from p2p_core.inversion.record import Inversion
 from p2p_core.jobs.places import LOCK
 
 SOURCE = "a red circle on the grass"
@@ -94,11 +95,12 @@ def test_levels_are_the_same_everywhere(p2p, tmp_path, photo):
     ]
     status, _, error = p2p(*edit, "--out", tmp_path / "a")
     assert status == 1
-    assert "Choose the scheduler" in error
+    assert "Expected the scheduler ddim_uniform" in error
+    assert "got the scheduler normal" in error
     assert p2p(*edit, *uniform, "--out", tmp_path / "a")[0] == 0
     status, _, error = p2p(*edit, *uniform, "--steps", "12", "--out", tmp_path / "b")
     assert status == 1
-    assert "Set steps and scheduler" in error
+    assert "Expected 4 steps" in error
     looked = []
     for more in ([], uniform):
         maps = ["maps", "--source", SOURCE, "--words", "circle", "--out", tmp_path / "c"]
@@ -302,6 +304,33 @@ def test_a_full_disk(p2p, tmp_path, full_disk):
     assert not list(full_disk.rglob("*.part"))
     for line in (full_disk / "out" / "log.jsonl").read_text().splitlines():
         assert json.loads(line)
+
+
+def test_a_full_disk_under_an_inversion(p2p, full_disk, photo):
+    """Its trajectory alone is larger: one line, and nothing half-written."""
+    about = ["--image", photo, "--caption", SOURCE, "--inversion", "direct", "--steps", "40"]
+    status, told, error = p2p("invert", *about, "--out", full_disk, "--json")
+    assert (status, told) == (1, "")
+    assert "No space left on device" in error
+    assert len(error.splitlines()) == 1
+    assert [one.name for one in full_disk.iterdir()] == ["reconstruction.png"]
+
+
+def test_an_inversion_says_where_it_is(p2p, tmp_path, photo):
+    about = ["--image", photo, "--caption", SOURCE, "--inversion", "null-text", "--steps", "2"]
+    slow, fast = (["--out", tmp_path / name] for name in ("slow", "fast"))
+    status, told, _ = p2p("invert", *about, *slow, "--learning-rate", "1e-6")
+    assert status == 0
+    kept = tmp_path / "slow" / "inversion.p2p.safetensors"
+    assert f"inversion: {kept}" in told.splitlines()
+    assert p2p("invert", *about, *fast)[0] == 0
+    one, other = (
+        Inversion.load(tmp_path / name / kept.name).found.nulls for name in ("slow", "fast")
+    )
+    assert (one[0] - one[1]).abs().max() <= 1e-5 < (other[0] - other[1]).abs().max()
+    status, _, error = p2p("invert", *about, *slow, "--learning-rate", "0")
+    assert status == 1
+    assert "Expected a positive learning rate" in error
 
 
 def test_pie_bench(p2p, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_a_saved_inversion_is_loaded_by_its_name(server: Server, prompt: dict[st
 def test_a_damaged_or_missing_file_is_refused_on_the_node(
     server: Server, prompt: dict[str, Any]
 ) -> None:
-    """One cut short after the node had it in its list, and one that never was.
+    """One cut short after the node had it in its list, one that never was, and a pipe.
 
     The newer host looks the name up in the list before the node is asked.
     """
@@ -74,8 +75,14 @@ def test_a_damaged_or_missing_file_is_refused_on_the_node(
     path = Path(server.base) / "output" / "inversions" / "damaged.p2p.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\x10\0\0\0\0\0\0\0half")
-    absent = "none.p2p.safetensors"
-    for name, said in ((path.name, "cannot be read"), (absent, "not in list|cannot be read")):
+    absent, pipe = "none.p2p.safetensors", "pipe.p2p.safetensors"
+    os.mkfifo(path.with_name(pipe))
+    assert pipe not in str(server.get("/object_info/P2P_LoadInversion"))
+    for name, said in (
+        (path.name, "cannot be read"),
+        (absent, "not in list|cannot be read"),
+        (pipe, "not in list|no regular file"),
+    ):
         file = f"inversions/{name} [output]"
         prompt[inversion] = {"class_type": "P2P_LoadInversion", "inputs": {"file": file}}
         with pytest.raises(PromptFailed, match=said):
