@@ -55,8 +55,8 @@ fidelity: $(READY) ## measure how well real pictures survive inversion and editi
 evaluate: $(READY) ## measure how well the edits keep the picture and follow the words
 	@$(RUN) -m p2p_core.lab.evaluate $(ARGS)
 
-train: $(READY_TO_TRAIN) ## train the demo model
-	@$(RUN) -m p2p_core.demo.train
+train: $(READY_TO_TRAIN) ## train the demo model; ARGS="--model mmdit" trains the joint-attention one
+	@$(RUN) -m p2p_core.demo.training $(ARGS)
 
 lowest: $(READY) ## try the lowest versions of what the pack needs without a ComfyUI
 	@$(RUN) .ci/lowest.py

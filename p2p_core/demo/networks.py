@@ -159,6 +159,20 @@ class Float32Attention:
         return attn.to_out[0](rearrange(out, "b h n d -> b n (h d)"))
 
 
+def encode_words(text: CLIPTextModel, ids: Tensor, which: Tensor | None = None) -> Tensor:
+    """Captions encoded, ids int64[batch tokens]: float[batch tokens width].
+
+    Or captions of which every token is encoded in one of several: ids int64[several batch tokens],
+    and `which`, int64[batch tokens], says in which one.
+    """
+    if which is None:
+        return text(ids).last_hidden_state
+    encoded = text(rearrange(ids, "s b t -> (s b) t")).last_hidden_state
+    encoded = rearrange(encoded, "(s b) t c -> s b t c", s=len(ids))
+    index = repeat(which, "b t -> 1 b t c", c=encoded.shape[-1])
+    return encoded.gather(0, index)[0]
+
+
 class Generator(nn.Module):
     """UNet and text encoder, trained as one."""
 
@@ -171,18 +185,8 @@ class Generator(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, ids: Tensor, which: Tensor | None = None) -> Tensor:
-        """The prediction for captions, ids int64[batch tokens].
-
-        Or for captions of which every token is encoded in one of several: ids int64[several batch
-        tokens], and `which`, int64[batch tokens], says in which one.
-        """
-        if which is None:
-            context = self.text(ids).last_hidden_state
-        else:
-            encoded = self.text(rearrange(ids, "s b t -> (s b) t")).last_hidden_state
-            encoded = rearrange(encoded, "(s b) t c -> s b t c", s=len(ids))
-            index = repeat(which, "b t -> 1 b t c", c=encoded.shape[-1])
-            context = encoded.gather(0, index)[0]
+        """The prediction for captions as `encode_words` takes them."""
+        context = encode_words(self.text, ids, which)
         return self.unet(x, t, context).sample
 
     def word_maps(self) -> list[Tensor]:

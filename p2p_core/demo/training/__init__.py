@@ -1,0 +1,1 @@
+"""Training of the demo models: `python -m p2p_core.demo.training`."""
