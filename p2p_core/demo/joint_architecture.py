@@ -86,7 +86,7 @@ _HALVES_SWAPPED = "final_layer.adaLN_modulation.1"
 
 
 def _names(double: int, single: int) -> dict[str, tuple[str, ...]]:
-    names = dict(_TOP)
+    names: dict[str, tuple[str, ...]] = dict(_TOP)
     for table, count, flux, diffusers in (
         (_DOUBLE, double, "double_blocks", "transformer_blocks"),
         (_SINGLE, single, "single_blocks", "single_transformer_blocks"),
@@ -108,7 +108,7 @@ def to_flux(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Raises `ValueError` if weights are missing or left over.
     """
-    left, weights = dict(state), {}
+    left, weights = dict(state), dict[str, Tensor]()
     for layer, parts in FLUX_NAMES.items():
         for kind in ("weight", "bias"):
             found = [left.pop(f"{part}.{kind}", None) for part in parts]
@@ -140,7 +140,7 @@ def from_flux(weights: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str,
                 continue
             name = f"{layer}.{'scale' if layer.endswith('_norm') else kind}"
             stacked = _swap(layer, weights[PREFIX + name])
-            pieces = stacked.split([len(state[n]) for n in names])
+            pieces = torch.split(stacked, [len(state[n]) for n in names])
             found |= dict(zip(names, pieces, strict=True))
     return found
 
