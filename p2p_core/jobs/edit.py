@@ -21,7 +21,7 @@ from ..tokens import Prompt
 from .files import Made
 
 if TYPE_CHECKING:
-    from ..hosts.diffusers.sampling import Settings
+    from ..hosts.diffusers.settings import Settings
 
 LONGEST_SIDE = 16384
 """Of an image, in pixels: ComfyUI's own limit."""
@@ -81,7 +81,7 @@ class Sampling:
 
         Raises `ValueError` for a sampler that there is not.
         """
-        from ..hosts.diffusers.sampling import Settings
+        from ..hosts.diffusers.settings import Settings
 
         cfg = guidance if self.cfg is None else self.cfg
         return Settings(self.steps, cfg, self.sampler, self.denoise, self.seed, self.scheduler)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from ...controller import Controller
 from ...inversion.record import Inversion, Spacing, probed
 from ...inversion.task import Embedding
 from .pipeline import Model
-
-if TYPE_CHECKING:
-    from .sampling import Settings
+from .settings import Settings
 
 
 def probe(model: Model) -> torch.Tensor:

@@ -13,11 +13,6 @@ from math import isclose
 from typing import Any
 
 import torch
-from diffusers import (
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-)
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,19 +26,9 @@ from ...inversion.task import Embedding, preserving
 from ...noise import SharedNoise
 from ...schedules import progress
 from .attention import Call, attached, cross_attention_sides
-from .pipeline import SCHEDULERS, Model
+from .pipeline import Model
 from .replaying import check
-
-SAMPLERS: dict[str, Any] = {
-    "euler": EulerDiscreteScheduler,
-    "euler_ancestral": EulerAncestralDiscreteScheduler,
-    "ddim": EulerDiscreteScheduler,
-    "dpmpp_2m": DPMSolverMultistepScheduler,
-}
-"""diffusers' schedulers by the names that ComfyUI has for the same samplers.
-
-DDIM (η = 0) is Euler's method in σ, and so can be on any levels.
-"""
+from .settings import SAMPLERS, Settings
 
 
 @dataclass(frozen=True)
@@ -54,38 +39,6 @@ class Result:
     edited: Tensor
     masks: Tensor
     """float[images height width] of every edited image; ones where it has no local blend."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to sample.
-
-    `scheduler` is the name of a spacing of levels, see `Model.sigmas`, or a scheduler of diffusers,
-    which has levels of its own and takes the place of the `sampler`.
-    """
-
-    steps: int = 50
-    cfg: float = 7.5
-    sampler: str = "euler"
-    denoise: float = 1.0
-    seed: int = 0
-    scheduler: Any = "normal"
-
-    def __post_init__(self) -> None:
-        if self.named and self.sampler not in SAMPLERS:
-            raise ValueError(
-                f"Expected the sampler to be one of {', '.join(SAMPLERS)}, got {self.sampler!r}."
-            )
-        if self.named and self.scheduler not in SCHEDULERS:
-            raise ValueError(
-                f"Expected the scheduler to be one of {', '.join(SCHEDULERS)}, got "
-                f"{self.scheduler!r}."
-            )
-
-    @property
-    def named(self) -> bool:
-        """Whether the sampler is asked for by its name."""
-        return isinstance(self.scheduler, str)
 
 
 def sample(
