@@ -8,14 +8,15 @@ attention columns over (paper section 4, eq. for word swap and A(j) of prompt re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise, takewhile
 
 import torch
 from torch import Tensor
 
-from .tokens import Prompt, find_words
+from .matching import matching
+from .tokens import Prompt
 
 
 @dataclass(frozen=True)
@@ -80,59 +81,35 @@ class Draft:
         return Draft((*before, written, *after))
 
 
-def matching(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """Which items of two sequences correspond, in order: pairs of indices of equal items.
+def revise(draft: Draft, before: Prompt, after: Prompt, edit: int) -> Draft:
+    """Turn the present text into another, in the name of `edit`, words that both have being kept.
 
-    Needleman–Wunsch as the authors' code has it: gap 0, match 1, mismatch −1; ties go to a gap in
-    `a`, then to one in `b`. A mismatch never wins, so only equal items are paired.
+    `before` is the draft's text with its words, `after` the other. A word that differs in case
+    alone is written anew, but `align` keeps it. Paper section 4, prompt refinement: the alignment
+    of two prompts.
     """
-    score = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
-    for i, x in enumerate(a, 1):
-        for j, y in enumerate(b, 1):
-            diagonal = score[i - 1][j - 1] + (1 if x == y else -1)
-            score[i][j] = max(score[i][j - 1], score[i - 1][j], diagonal)
-    pairs: list[tuple[int, int]] = []
-    i, j = len(a), len(b)
-    while i and j:
-        if score[i][j] == score[i][j - 1]:
-            j -= 1
-        elif score[i][j] == score[i - 1][j]:
-            i -= 1
-        else:
-            i, j = i - 1, j - 1
-            pairs.append((i, j))
-    return pairs[::-1]
-
-
-def revise(draft: Draft, text: str, edit: int) -> Draft:
-    """Turn the present text into `text`, in the name of `edit`, words that both have being kept.
-
-    A word that differs in case alone is written anew, but `align` keeps it. Paper section 4, prompt
-    refinement: the alignment of two prompts.
-    """
-    old, new = find_words(draft.text), find_words(text)
-    pairs = matching([w[0].casefold() for w in old], [w[0].casefold() for w in new])
+    old, new = before.words, after.words
+    pairs = matching([word.text.casefold() for word in old], [word.text.casefold() for word in new])
     ends = [(-1, -1), *pairs, (len(old), len(new))]
     for (i, j), (after_i, after_j) in reversed(list(pairwise(ends))):
-        start, end = _between(old, i, after_i, len(draft.text))
-        present, written = draft.text[start:end], text[slice(*_between(new, j, after_j, len(text)))]
+        start, end = _between(before, i, after_i)
+        present, written = before.text[start:end], after.text[slice(*_between(after, j, after_j))]
         head = _shared_space(present, written)
         tail = _shared_space(present[head:][::-1], written[head:][::-1])
         if written != present:
             written = written[head : len(written) - tail]
             draft = draft.replace(start + head, end - tail, written, edit)
-        if i >= 0 and new[j][0] != old[i][0]:
-            draft = draft.replace(old[i][1], old[i][2], new[j][0], edit)
+        if i >= 0 and new[j].text != old[i].text:
+            draft = draft.replace(old[i].start, old[i].end, new[j].text, edit)
     return draft
 
 
-def _between(
-    words: Sequence[tuple[str, int, int]], before: int, after: int, length: int
-) -> tuple[int, int]:
+def _between(prompt: Prompt, before: int, after: int) -> tuple[int, int]:
     """Characters between two words; −1 stands before the first, len(words) behind the last."""
+    words = prompt.words
     return (
-        words[before][2] if before >= 0 else 0,
-        words[after][1] if after < len(words) else length,
+        words[before].end if before >= 0 else 0,
+        words[after].start if after < len(words) else len(prompt.text),
     )
 
 

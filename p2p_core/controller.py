@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import lcm
 
 import torch
@@ -146,6 +147,7 @@ def plan(text: str, chains: Sequence[Chain], read: Callable[[str], Prompt]) -> C
     Raises `ValueError` for an empty source or edited prompt and for edits that do not fit the
     prompt.
     """
+    read = cache(read)
     source = read(text)
     if not source.words and not all(_is_whole(chain[0]) for chain in chains if chain):
         raise ValueError(
@@ -171,7 +173,7 @@ def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Bran
         )
     draft, present = Draft.of(source.text), source
     for index, edit in enumerate(edits):
-        draft = edit.rewrite(draft, present, index)
+        draft = edit.rewrite(draft, present, index, read)
         present = read(draft.text)
         if not present.words:
             raise ValueError(

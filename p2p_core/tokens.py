@@ -5,13 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from functools import cache, cached_property
+from itertools import accumulate, pairwise
+
+from .matching import matching
 
 _PIECE = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]+|_+")
 """A word with its inner apostrophes and hyphens, or a run of punctuation."""
 
-_NUMBERED = re.compile(r"(?P<phrase>.+?)\s*#\s*(?P<number>\d+)")
-"""A phrase and which of its occurrences is meant."""
+_BLOB = re.compile(r"\s*\S+")
+"""What no tokenizer reads further than: text up to the next white space, with that before it."""
+
+MOST_CHARACTERS, LONGEST_WORD, MOST_TOKENS = 20_000, 1_000, 2_048
+"""Of a prompt: what is made of its tokens grows with their square, and that of a word's letters."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Text of a prompt that the tokenizer reads in one go, with what it drops taken away.
+
+    Character n of it stands for the characters `at[n]:at[n + 1]` of the prompt.
+    """
+
+    text: str
+    at: Sequence[int]
+    """One more than there are characters."""
+
+    @classmethod
+    def whole(cls, text: str) -> Segment:
+        """Of a prompt in which nothing is dropped."""
+        return cls(text, range(len(text) + 1))
 
 
 @dataclass(frozen=True)
@@ -39,6 +62,8 @@ class Prompt:
     text: str
     words: tuple[Word, ...]
     length: int
+    brackets: tuple[range, ...] = ()
+    """Characters of every pair of brackets that weighs the words in it, its weight included."""
 
     def find(self, phrase: str, occurrence: int = 1) -> range:
         """Indices of the words that spell `phrase`, whatever their case.
@@ -67,12 +92,41 @@ class Prompt:
 
         Raises `ValueError` as `find` does.
         """
-        numbered = _NUMBERED.fullmatch(phrase.strip())
+        before, _, number = (part.strip() for part in phrase.rpartition("#"))
+        numbered = before and number.isdecimal()
         if numbered and not self._spelled(split_words(phrase)):  # a prompt may say "room #5" itself
-            found = [self.find(numbered["phrase"], int(numbered["number"]))]
+            found = [self.find(before, int(number))]
         else:
             found = self._occurrences(phrase)
         return sorted({t for words in found for i in words for t in self.words[i].tokens})
+
+    def place(self, words: range, emptied: bool = False) -> range:
+        """The characters that some words of it take up, to be written over.
+
+        `emptied`: nothing will stand there, so brackets that hold no other word go with them: the
+        weight of none would be read as text. Raises `ValueError` for words that brackets divide.
+        """
+        start, end = self.words[words[0]].start, self.words[words[-1]].end
+        for bracket in sorted(self.brackets, key=len):
+            if bracket.start < start and end < bracket.stop:
+                held = [n for n, word in enumerate(self.words) if word.start in bracket]
+                if emptied and held == list(words):
+                    start, end = bracket.start, bracket.stop
+            elif (start in bracket) != (end - 1 in bracket):
+                raise ValueError(
+                    f"Expected words under one weight, got {self.text[start:end]!r}, which "
+                    f"{self.text[bracket.start : bracket.stop]!r} divides. Swap the words inside "
+                    "and outside of the brackets one after the other."
+                )
+        return range(start, end)
+
+    def divided(self, place: range) -> tuple[list[str], list[str]]:
+        """The words around some characters of the text, and those that stand there."""
+        around, there = list[str](), list[str]()
+        for word in self.words:
+            some = there if word.start < place.stop and place.start < word.end else around
+            some += split_words(word.text)
+        return around, there
 
     def _occurrences(self, phrase: str) -> list[range]:
         wanted = split_words(phrase)
@@ -83,11 +137,21 @@ class Prompt:
             raise ValueError(f"{phrase!r} is not in the prompt {self.text!r}. {self._vocabulary()}")
         return found
 
+    @cached_property
+    def _pieces(self) -> tuple[list[str], list[int]]:
+        """The pieces of all words, and which word each belongs to: some have several."""
+        pieces = [
+            (piece.casefold(), n)
+            for n, word in enumerate(self.words)
+            for piece in split_words(word.text)
+        ]
+        return [piece for piece, _ in pieces], [n for _, n in pieces]
+
     def _spelled(self, words: Sequence[str]) -> list[range]:
+        (here, owner), size = self._pieces, len(words)
         wanted = [word.casefold() for word in words]
-        here, size = [word.text.casefold() for word in self.words], len(wanted)
-        starts = range(len(here) - size + 1)
-        return [range(i, i + size) for i in starts if here[i : i + size] == wanted]
+        starts = (i for i in range(len(here) - size + 1) if here[i : i + size] == wanted)
+        return list(dict.fromkeys(range(owner[i], owner[i + size - 1] + 1) for i in starts))
 
     def _vocabulary(self) -> str:
         return "Its words are: " + ", ".join(word.text for word in self.words) + "."
@@ -98,9 +162,19 @@ def split_words(text: str) -> list[str]:
     return _PIECE.findall(text)
 
 
-def find_words(text: str) -> list[tuple[str, int, int]]:
-    """`split_words` with where they stand: (word, start, end) in characters."""
-    return [(piece.group(), piece.start(), piece.end()) for piece in _PIECE.finditer(text)]
+def check_size(text: str) -> None:
+    """Raises `ValueError` for a text that is not to be tokenised: it would take minutes."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(
+            f"Expected a prompt of at most {MOST_CHARACTERS} characters, got {len(text)}. "
+            "Shorten it."
+        )
+    longest = max(split_words(text), key=len, default="")
+    if len(longest) > LONGEST_WORD:
+        raise ValueError(
+            f"Expected words of at most {LONGEST_WORD} letters, got one of {len(longest)}: "
+            f"{longest[:20]!r}…. Shorten it."
+        )
 
 
 def read_prompt(
@@ -109,50 +183,93 @@ def read_prompt(
     positions: Sequence[int],
     length: int,
     tokenise: Callable[[str], Sequence[Hashable]],
+    segments: Sequence[Segment] | None = None,
+    brackets: Sequence[range] = (),
 ) -> Prompt:
     """Find which tokens every word became.
 
     `content` are the token ids of the whole text without special tokens and `positions` their
     places in the encoded sequence of `length` tokens; `tokenise` gives the ids of a text by itself.
-    Words are tokenised one by one and matched with `content`; what the tokenizer swallowed (weights
-    and their brackets) has no tokens and is dropped, and what it made of a word only in its context
-    goes to the word that stands there. Every token ends up in one word.
+    `segments` are what the tokenizer reads of the text, in order (all of it, if it drops nothing),
+    and `brackets` the characters of each pair that weighs words.
 
-    Raises `ValueError` if `content` and `positions` differ in length.
+    What stands between white space is tokenised by itself, and the words in it; their tokens, one
+    after the other, are the text's. Where they are not, words that the tokenizer makes one thing of
+    (an embedding's name, say) are one word, and what became no token is no word. Every token ends
+    up in one word.
+
+    Raises `ValueError` if `content` and `positions` differ in length, and for more than
+    `MOST_TOKENS` tokens.
     """
     if len(content) != len(positions):
         raise ValueError(
             f"Expected a position for each of the {len(content)} tokens, got {len(positions)}. "
             "Pass the positions of the text's own tokens, special tokens left out."
         )
-    pieces = find_words(text)
-    alone: list[Hashable] = []
-    owner: list[int] = []
-    for index, piece in enumerate(pieces):
-        tokens = tokenise(piece[0])
-        alone.extend(tokens)
-        owner.extend([index] * len(tokens))
-    spans: list[list[tuple[int, Hashable]]] = [[] for _ in pieces]
-    last = 0
-    for tag, a0, a1, b0, b1 in SequenceMatcher(a=alone, b=content, autojunk=False).get_opcodes():
-        for b in range(b0, b1):
-            if tag == "equal":
-                last = owner[a0 + b - b0]
-            elif tag == "replace":
-                last = max(last, owner[min(a0 + b - b0, a1 - 1)])
-            if spans:
-                spans[last].append((positions[b], content[b]))
-    words = tuple(
-        Word(
-            *piece,
-            tuple(position for position, _ in span),
-            tuple(token for _, token in span),
+    if length > MOST_TOKENS:
+        raise ValueError(
+            f"Expected a prompt of at most {MOST_TOKENS} tokens, got {length}. Shorten it."
         )
-        for piece, span in zip(pieces, spans, strict=True)
-        if span
-    )
-    if (
-        content and not words
-    ):  # nothing that looks like a word, yet the tokenizer made something of it
-        words = (Word(text, 0, len(text), tuple(positions), tuple(content)),)
-    return Prompt(text, words, length)
+
+    @cache
+    def alone(part: str) -> tuple[Hashable, ...]:
+        return tuple(tokenise(part))
+
+    blobs = [
+        (segment, blob)
+        for segment in ([Segment.whole(text)] if segments is None else segments)
+        for blob in _BLOB.finditer(segment.text.rstrip())
+    ]
+    words: list[Word] = []
+    for some, theirs in _blocks([alone(blob.group()) for _, blob in blobs], content):
+        ids, places = content[theirs.start : theirs.stop], positions[theirs.start : theirs.stop]
+        parts = [part for n in some for part in _parts(*blobs[n])]
+        for joined, own in _blocks([alone(part) for part, _, _ in parts], ids):
+            if own:
+                start, end = parts[joined[0]][1], parts[joined[-1]][2]
+                tokens = tuple(places[n] for n in own)
+                words.append(Word(text[start:end], start, end, tokens, tuple(ids[n] for n in own)))
+    if content and not words:  # nothing but white space, yet the tokenizer made something of it
+        words.append(Word(text, 0, len(text), tuple(positions), tuple(content)))
+    return Prompt(text, tuple(words), length, tuple(brackets))
+
+
+def _parts(segment: Segment, blob: re.Match[str]) -> list[tuple[str, int, int]]:
+    """The words of a blob, together all of it: text, and start and end in the prompt."""
+    found = list(_PIECE.finditer(segment.text, blob.start(), blob.end()))
+    ends = [blob.start(), *(piece.end() for piece in found)]
+    return [
+        (segment.text[before:end], segment.at[piece.start()], segment.at[end])
+        for piece, (before, end) in zip(found, pairwise(ends), strict=True)
+    ]
+
+
+def _blocks(
+    parts: Sequence[Sequence[Hashable]], content: Sequence[Hashable]
+) -> list[tuple[range, range]]:
+    """Which parts of a text its tokens belong to: (parts, tokens), in order, all tokens covered.
+
+    `parts` are the tokens of each part by itself. Those that are found as they are stand alone;
+    parts between them go together, with all tokens that are there.
+    """
+    flat = [token for part in parts for token in part]
+    exact = flat == list(content)
+    places = {i: i for i in range(len(flat))} if exact else dict(matching(flat, content))
+    found: list[tuple[int, int, int]] = []
+    for n, (a, b) in enumerate(pairwise(accumulate(map(len, parts), initial=0))):
+        here = [places.get(i) for i in range(a, b)]
+        if here and here[0] is not None and here == list(range(here[0], here[0] + b - a)):
+            found.append((n, here[0], b - a))
+    blocks: list[tuple[range, range]] = []
+    part = token = 0
+    for n, at, size in [*found, (len(parts), len(content), 0)]:
+        if part < n:
+            blocks.append((range(part, n), range(token, at)))
+            token = at
+        elif blocks:  # what the tokenizer added between two parts is the first one's
+            blocks[-1] = blocks[-1][0], range(blocks[-1][1].start, at)
+            token = at
+        if n < len(parts):
+            blocks.append((range(n, n + 1), range(token, at + size)))
+            part, token = n + 1, at + size
+    return blocks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +12,9 @@ from ..alignment import Draft, Span
 from ..schedules import Schedule, Window
 from ..tokens import Prompt
 from .map_edit import MapEdit
+
+Read = Callable[[str], Prompt]
+"""Tokenises a text."""
 
 Reach = float | None
 """The largest side of a layer, as a fraction of the latent's side; None: automatic."""
@@ -91,10 +95,11 @@ class Edit(Protocol):
         """Phrases of the edited prompt that it acts on, beside the tokens that it holds."""
         ...
 
-    def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
+    def rewrite(self, draft: Draft, present: Prompt, index: int, read: Read) -> Draft:
         """Change the text.
 
-        `present` is the draft's text with its words, `index` this edit's place in its chain.
+        `present` is the draft's text with its words, `index` this edit's place in its chain; `read`
+        tokenises a text.
         """
         ...
 

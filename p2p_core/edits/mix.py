@@ -11,7 +11,7 @@ from torch import Tensor
 from ..alignment import Draft, Span
 from ..schedules import Schedule, Window
 from ..tokens import Prompt, split_words
-from .base import Aligned, SelfInjection
+from .base import Aligned, Read, SelfInjection
 from .map_edit import MapEdit
 from .word_swap import WordSwap
 
@@ -37,12 +37,12 @@ class Mix:
         if not 0 <= self.degree <= 1:
             raise ValueError(f"Expected a degree from 0 (old) to 1 (new), got {self.degree:g}.")
 
-    def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
+    def rewrite(self, draft: Draft, present: Prompt, index: int, read: Read) -> Draft:
         found = present.find(self.words, self.occurrence)
         old = present.text[present.words[found[0]].start : present.words[found[-1]].end]
         written = self.replacement if self.degree == 1 else f"{old} {self.replacement}"
         swap = WordSwap(self.words, written, self.occurrence)
-        return swap.rewrite(draft, present, index) if self.degree else draft
+        return swap.rewrite(draft, present, index, read) if self.degree else draft
 
     def injects(self, span: Span) -> bool:
         return True

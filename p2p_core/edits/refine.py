@@ -9,7 +9,7 @@ from torch import Tensor
 from ..alignment import Draft, Span, revise
 from ..schedules import Schedule, Window
 from ..tokens import Prompt
-from .base import Aligned, SelfInjection
+from .base import Aligned, Read, SelfInjection
 from .map_edit import MapEdit
 
 
@@ -29,14 +29,14 @@ class Refine:
     tokenwise: bool = field(default=True, init=False)
     phrases: tuple[str, ...] = field(default=(), init=False)
 
-    def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
+    def rewrite(self, draft: Draft, present: Prompt, index: int, read: Read) -> Draft:
         """Raises `ValueError` if there are no words in the edited prompt."""
         if not self.prompt.strip():
             raise ValueError(
                 f"Expected the edited prompt, got {self.prompt!r}. Write it out in full, "
                 f"such as the source prompt {present.text!r} with a word added."
             )
-        return revise(draft, self.prompt.strip(), index)
+        return revise(draft, present, read(self.prompt.strip()), index)
 
     def injects(self, span: Span) -> bool:
         return self.inject_swapped

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..alignment import Draft, Span
 from ..schedules import Schedule, Window
 from ..tokens import Prompt
-from .base import Aligned, SelfInjection
+from .base import Aligned, Read, SelfInjection
 from .map_edit import MapEdit
 
 
@@ -38,7 +38,7 @@ class Reweight:
                 "Write such as 'fluffy: 2', one a line."
             )
 
-    def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
+    def rewrite(self, draft: Draft, present: Prompt, index: int, read: Read) -> Draft:
         return draft
 
     def injects(self, span: Span) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..alignment import Draft, Span
 from ..schedules import Schedule, Window
 from ..tokens import Prompt, split_words
-from .base import Aligned, SelfInjection
+from .base import Aligned, Read, SelfInjection
 from .map_edit import MapEdit
 
 
@@ -29,17 +29,29 @@ class WordSwap:
     tokenwise: bool = field(default=False, init=False)
     phrases: tuple[str, ...] = field(default=(), init=False)
 
-    def rewrite(self, draft: Draft, present: Prompt, index: int) -> Draft:
+    def rewrite(self, draft: Draft, present: Prompt, index: int, read: Read) -> Draft:
         """Write the replacement, set apart from words that it would run into.
 
-        Raises `ValueError` if the words are not in the present text.
+        Raises `ValueError` if the words are not in the present text, as `Prompt.place` does, and
+        for a replacement that makes a weight of what was none, or text of a weight.
         """
-        found = present.find(self.words, self.occurrence)
-        start, end = present.words[found[0]].start, present.words[found[-1]].end
-        before, after = present.text[:start], present.text[end:]
         text = self.replacement.strip()
+        place = present.place(present.find(self.words, self.occurrence), emptied=not text)
+        before, after = present.text[: place.start], present.text[place.stop :]
         text = _gap(before, text) + text
-        return draft.replace(start, end, text + _gap(before + text, after), index)
+        text += _gap(before + text, after)
+        draft = draft.replace(place.start, place.stop, text, index)
+        written = read(draft.text)
+        if present.brackets or written.brackets:
+            left, _ = present.divided(place)
+            kept, new = written.divided(range(place.start, place.start + len(text)))
+            if left != kept or (text.strip() and not new):
+                raise ValueError(
+                    f"Expected a replacement that leaves the prompt's other words and their "
+                    f"weights as they are, got {self.replacement!r}, which makes {draft.text!r} of "
+                    f"it. Write brackets in pairs, those meant as such as \\( and \\)."
+                )
+        return draft
 
     def injects(self, span: Span) -> bool:
         return True

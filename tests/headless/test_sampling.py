@@ -19,6 +19,7 @@ from p2p_core.inversion.methods import METHODS, Options
 from p2p_core.inversion.null_text import Schedule as NullTexts
 from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window
+from p2p_core.tokens import split_words
 from p2p_core.viewing import Viewing
 
 BLANK = torch.zeros(1, 4, 16, 16)
@@ -244,6 +245,8 @@ def test_wrong_input(demo, tmp_path):
         Model.load(tmp_path)
     with pytest.raises(ValueError, match="at most 75 tokens"):
         demo.read("red " * 80)
+    with pytest.raises(ValueError, match="words of at most 1000 letters"):
+        demo.read("a" * 2_000)
     with pytest.raises(ValueError, match="sampler to be one of"):
         Settings(sampler="best")
     with pytest.raises(ValueError, match=r"scheduler to be one of normal.* got 'best'"):
@@ -255,6 +258,16 @@ def test_wrong_input(demo, tmp_path):
         run(demo, (SWAP,), settings=Settings(0))
     with pytest.raises(ValueError, match="Stable Diffusion family"):
         Model(object())
+
+
+def test_brackets_are_text_in_diffusers(demo):
+    """Its tokenizers know no weights: each word of them has the tokens that it has by itself."""
+    text = "a (red:1.2) circle, (3)"
+    prompt = demo.read(text)
+    ids = demo.pipeline.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert [word.text for word in prompt.words] == split_words(text)
+    assert [token for word in prompt.words for token in word.ids] == ids
+    assert [t for word in prompt.words for t in word.tokens] == list(range(1, 1 + len(ids)))
 
 
 def test_pictures_that_the_autoencoder_cannot_halve_are_cropped(demo):

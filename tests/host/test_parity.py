@@ -95,7 +95,7 @@ def latents(demo, model, chains, **settings):
 
 def test_prompts_and_texts(demo, model):
     """Words, tokens and embeddings are the same."""
-    from p2p_core.hosts.comfyui.conditioning import read
+    from p2p_core.hosts.comfyui.prompts import read
 
     for text in (PROMPT, "a striped-ish cat's  photo, 8K!", "", "naïve café"):
         assert model.read(text) == read(demo.clip, text)

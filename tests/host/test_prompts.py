@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p_core.edits import WordSwap
-from p2p_core.hosts.comfyui.conditioning import build_controller, read
+from p2p_core.hosts.comfyui.conditioning import build_controller
+from p2p_core.hosts.comfyui.prompts import read
 from p2p_core.tokens import split_words
 
 WORDS = [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...attention_maps import WordMaps
 from ...controller import Chain, Controller, Rows, plan
-from ...tokens import Prompt, read_prompt
+from .prompts import read
 
 CONTROLLER_KEY = "p2p_controller"
 """Marks conditioning that a controller made, one row a prompt: the entry holds the controller."""
@@ -24,32 +24,6 @@ POOLED_KEY = "pooled_output"
 
 Conditioning = list[list[Any]]
 """The host's CONDITIONING: entries [float[rows tokens channels], dict]."""
-
-
-def read(clip: Any, text: str) -> Prompt:
-    """The words of `text` and their tokens, as this CLIP sees them.
-
-    Weights, brackets and 75-token chunks included.
-    """
-    own, length = _tokens(clip, text)
-
-    def alone(piece: str) -> list[Any]:
-        escaped = piece.replace("(", "\\(").replace(")", "\\)")
-        return list(_tokens(clip, escaped)[0].values())
-
-    return read_prompt(text, list(own.values()), list(own), length, alone)
-
-
-def _tokens(clip: Any, text: str) -> tuple[dict[int, Any], int]:
-    """Position → token of the text itself, and the length with special tokens and padding."""
-    chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
-    flat = [entry for chunk in chunks for entry in chunk]
-    return {i: _token_key(token) for i, (token, _, word) in enumerate(flat) if word != 0}, len(flat)
-
-
-def _token_key(token: Any) -> Any:
-    """A token's number, or all of a textual-inversion vector, which has none."""
-    return token.float().numpy(force=True).tobytes() if isinstance(token, Tensor) else token
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from ...attention_maps import WordMaps, indicator
 from ...controller import Rows
 from ...demo.architecture import AUTOENCODER_PREFIX, CONFIG, TEXT_PREFIX, UNET_PREFIX, WEIGHTS
 from .attention import attach
-from .conditioning import CARRIED_KEY, Carried, Conditioning, read
+from .conditioning import CARRIED_KEY, Carried, Conditioning
+from .prompts import read
 
 
 def load_demo(path: Path = WEIGHTS) -> tuple[Any, Any, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...inversion.task import Embedding, preserving
 from ...notation import check_text
-from ...tokens import Prompt, read_prompt
+from ...tokens import Prompt, check_size, read_prompt
 from .attention import cross_attention_sides
 from .loading import load_pipeline
 
@@ -120,6 +120,7 @@ class Model:
 
     def read(self, text: str) -> Prompt:
         """The words of a text and their tokens; raises `ValueError` for a text that is too long."""
+        check_size(text)
         content = self._ids(text)
         if len(content) > self.length - 2:
             raise ValueError(

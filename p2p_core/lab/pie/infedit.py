@@ -25,12 +25,12 @@ from diffusers import LCMScheduler
 from torch import Tensor
 from tqdm import tqdm
 
-from ...alignment import matching
 from ...hosts.diffusers.attention import cross_attention_sides, plain_attention, replaced
 from ...hosts.diffusers.pipeline import Model
 from ...hosts.diffusers.sampling import Result, Settings
 from ...inversion.task import Embedding, preserving
 from ...local_blend import chosen_side
+from ...matching import matching
 from ..peers.explicit import by_maps
 
 THRESHOLD, EARLY = 0.55, 0.15
