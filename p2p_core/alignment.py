@@ -196,8 +196,13 @@ def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
     To be used as M_src @ mapper. Spans of equally many tokens map one to one; otherwise every
     edited token gets the sum of the source span's columns divided by the number of edited tokens.
     In a tokenwise span that holds for the runs of tokens between those that both sides have.
-    Special tokens map to their like, mass kept: start to start, end to end, padding to padding, or
-    to the end where one side has no padding. A column of zeros belongs to an inserted token.
+    A column of zeros belongs to an inserted token.
+
+    Special tokens take the source's as the authors have it, whatever the edit: a chunk's start its
+    start, its end its end, and padding at position j what stands at the source's position j, A(j) =
+    j, be that padding, the end, or words of a longer source. Where the prompts differ in length
+    (one has more chunks) there is no such j: then start, end and padding are each laid evenly over
+    their like, mass kept, padding over the end where one side has none.
     """
     matrix = torch.zeros(source.length, edited.length)
     for span in spans:
@@ -210,6 +215,10 @@ def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
     (start, end, padding), (to_start, to_end, to_padding) = (
         _special_blocks(prompt, first) for prompt in (source, edited)
     )
+    if source.length == edited.length and len(end) == len(to_end):
+        matrix[to_start + to_padding, to_start + to_padding] = 1.0
+        matrix[end, to_end] = 1.0
+        return matrix
     _spread(matrix, start, to_start)
     if padding and to_padding:
         _spread(matrix, end, to_end)

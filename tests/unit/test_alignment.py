@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_tokenizers import ALL, chunks_of_three, reader
 
-from p2p_core.alignment import Draft, align, describe, mapper, matching, revise
+from p2p_core.alignment import Draft, align, describe, mapper, revise
 from p2p_core.controller import plan
 from p2p_core.edits import Refine, WordSwap
+from p2p_core.matching import matching
 from p2p_core.schedules import Schedule, Window
-from p2p_core.tokens import find_words, split_words
+from p2p_core.tokens import split_words
 
 SOME = st.lists(
     st.sampled_from(
@@ -67,9 +68,9 @@ def test_a_matching_is_of_equal_items_in_order_and_as_long_as_can_be(a, b):
 @settings(deadline=None)
 @given(TEXTS, st.lists(TEXTS, min_size=1, max_size=3))
 def test_a_draft_is_the_text_it_was_given_last_and_covers_all_of_the_source(source, texts):
-    draft = Draft.of(source)
+    draft, read = Draft.of(source), reader(split_words)
     for edit, text in enumerate(texts):
-        draft = revise(draft, text, edit)
+        draft = revise(draft, read(draft.text), read(text), edit)
         assert draft.text == text
     assert draft.pieces[0].start == 0
     assert draft.pieces[-1].end == len(source)
@@ -178,17 +179,16 @@ def test_swapping_what_was_refined():
 @settings(deadline=None)
 @given(TEXTS, TEXTS, st.integers(0))
 def test_a_replacement_never_runs_into_the_words_beside_it(source, replacement, choice):
-    words = find_words(source)
+    words = split_words(source)
     if not words or (len(words) == 1 and not split_words(replacement)):
         return
     at = choice % len(words)
-    word = words[at][0]
-    occurrence = 1 + sum(w.casefold() == word.casefold() for w, _, _ in words[:at])
+    word = words[at]
+    occurrence = 1 + sum(w.casefold() == word.casefold() for w in words[:at])
     swap = WordSwap(word, replacement, occurrence)
     edited = plan(source, [(swap,)], reader(split_words)).branches[0].edited.text
-    expected = [w for w, _, _ in words]
-    expected[at : at + 1] = split_words(replacement.strip())
-    assert split_words(edited) == expected
+    words[at : at + 1] = split_words(replacement.strip())
+    assert split_words(edited) == words
 
 
 @pytest.mark.parametrize(
@@ -225,17 +225,23 @@ def specials(prompt):
 
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12))
-def test_special_tokens_lose_no_attention_and_none_is_left_out(before, after, window):
-    """Also where the edit fills the last chunk or opens another one; starts go to starts."""
-    read = reader(window=window)
+def test_special_tokens_take_the_sources_at_their_own_places(before, after, window):
+    """Starts and padding position by position, ends chunk by chunk, if both have as many chunks.
+
+    Else each kind is laid over its like: none is lost, and none left out.
+    """
+    read, size = reader(window=window), window + 2
     source, edited = read(" ".join(["cat"] * before)), read(" ".join(["cat"] * after))
-    draft = revise(Draft.of(source.text), edited.text, 0)
+    draft = revise(Draft.of(source.text), source, edited, 0)
     carried = mapper(source, edited, align(draft, source, edited, (0,)))
     here, there = specials(source), specials(edited)
+    starts, to_starts = (range(0, prompt.length, size) for prompt in (source, edited))
+    if source.length == edited.length:
+        expected = torch.eye(source.length)[:, there]
+        end, to_end = (words + 1 + 2 * ((words - 1) // window) for words in (before, after))
+        expected[:, there.index(to_end)] = torch.eye(source.length)[end]
+        assert torch.equal(carried[:, there], expected)
+        return
     assert torch.allclose(carried[here].sum(1), torch.ones(len(here)))
     assert (carried[:, there].sum(0) > 0).all()
-    starts = [t for t in range(0, source.length, window + 2)]
-    to_starts = [t for t in range(0, edited.length, window + 2)]
     assert torch.allclose(carried[starts][:, to_starts].sum(1), torch.ones(len(starts)))
-    if source.length == edited.length and before == after:
-        assert torch.equal(carried, torch.eye(source.length))

@@ -153,7 +153,10 @@ def spread(matrix, rows, columns):
 
 
 def expected_mapper(case, window):
-    """DESIGN 1: one to one, or the source word's columns summed and shared out; like to like."""
+    """DESIGN 1: one to one, or the source word's columns summed and shared out; then A(j) = j.
+
+    Ends go to ends; prompts of other lengths have like spread over like.
+    """
     source, specials, rows = positions([w for cell in case.cells for w in cell.source], window)
     edited, to_specials, columns = positions(case.words, window)
     matrix = torch.zeros(rows, columns, dtype=torch.float64)
@@ -165,6 +168,11 @@ def expected_mapper(case, window):
                 matrix[here[n], column] = 1
             else:
                 matrix[here, column] = 1 / len(there)
+    if rows == columns:
+        matrix[specials[1], to_specials[1]] = 1
+        for place in to_specials[0] + to_specials[2]:
+            matrix[place, place] = 1
+        return matrix.float().double()  # a mapper's precision
     if not (specials[2] and to_specials[2]):
         specials, to_specials = (
             (blocks[0], sorted(blocks[1] + blocks[2])) for blocks in (specials, to_specials)
@@ -172,7 +180,7 @@ def expected_mapper(case, window):
     for block, to_block in zip(specials, to_specials, strict=True):
         if block:
             spread(matrix, block, to_block)
-    return matrix.float().double()  # a mapper's precision
+    return matrix.float().double()
 
 
 def expected_map(case, progress, window, m_source, m_edited):
