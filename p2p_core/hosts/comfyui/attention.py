@@ -22,6 +22,7 @@ from ...attention import Attend, CrossEdit, RowEdit, SelfEdit
 from ...calls import Look, joined, row_edits
 from ...edits import Reach
 from ...schedules import progress
+from .compiling import uncompiled_if_unguarded
 from .conditioning import CARRIED_KEY, Carried
 from .noise import shared_noise
 from .self_attention import CROSS_MARK, install
@@ -163,7 +164,7 @@ def attach(model: Any) -> Any:
     Raises `ValueError`, see `cross_attention_blocks`.
     """
     blocks = cross_attention_blocks(model)
-    patched = model.clone()
+    patched = uncompiled_if_unguarded(model.clone())
     patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, RUN_KEY, _start_run)
 
     def apply_model(

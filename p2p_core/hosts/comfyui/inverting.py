@@ -26,6 +26,7 @@ from ...inversion.methods import Method, Options
 from ...inversion.record import Inversion, Spacing, psnr, summary
 from ...inversion.task import Embedding, Found, Progress, Task, replay
 from .attention import cross_attention_blocks
+from .compiling import uncompiled_if_unguarded
 from .conditioning import Conditioning
 from .replaying import check_model, probe
 from .sampling import samples_of
@@ -141,7 +142,7 @@ def invert(
         model = model.get_non_dynamic_delegate()
     sampler = _Inverting(method, watch, low_memory)
     with torch.inference_mode(False):
-        patched = model.clone()
+        patched = uncompiled_if_unguarded(model.clone())
         patched.model_options.setdefault("transformer_options", {})[OVERRIDE] = _differentiable
         guider = comfy.samplers.CFGGuider(patched)
         guider.set_conds(_normal(source), _normal(negative))
