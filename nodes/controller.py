@@ -60,8 +60,9 @@ class P2PController(io.ComfyNode):
                 io.Conditioning.Output(
                     display_name="positive",
                     tooltip="The prompts' conditioning, to send through other nodes (ControlNet, "
-                    "areas, masks, timestep ranges) and then to the sampler's positive input. "
-                    "Not needed without such nodes.",
+                    "areas, masks, timestep ranges) and then to the positive input of a P2P "
+                    "KSampler or P2P Guider. Not needed without such nodes; other samplers refuse "
+                    "it.",
                 ),
                 io.String.Output(
                     display_name="alignment",

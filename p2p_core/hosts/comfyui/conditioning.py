@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...attention_maps import WordMaps
 from ...controller import Chain, Controller, Rows, plan
+from .guarding import guarded, unguarded
 from .prompts import read
 
 CONTROLLER_KEY = "p2p_controller"
@@ -35,6 +36,8 @@ class Carried:
     maps: tuple[WordMaps, ...] = ()
     sigmas: tuple[float, ...] | None = None
     """The noise levels that windows refer to; None: those of the run."""
+    continues: bool = False
+    """Whether rows begin as an earlier run left them."""
     nulls: Tensor | None = None
     """float[steps images tokens channels]: what its tokens are at each step, the same for edits."""
 
@@ -43,7 +46,8 @@ class Carried:
 class EncodedController:
     """A controller and its prompts' conditioning.
 
-    One row for the source, then one for every branch; every entry is marked as the controller's.
+    One row for the source, then one for every branch; every entry is marked as the controller's,
+    and guarded against samplers that don't know what it is.
     """
 
     controller: Controller
@@ -52,7 +56,9 @@ class EncodedController:
     @classmethod
     def of(cls, controller: Controller, conditioning: Conditioning) -> EncodedController:
         """Of a conditioning with a row a prompt, not yet marked."""
-        marked = [[cond, {**extra, CONTROLLER_KEY: controller}] for cond, extra in conditioning]
+        marked = [
+            [cond, {**guarded(extra), CONTROLLER_KEY: controller}] for cond, extra in conditioning
+        ]
         return cls(controller, marked)
 
 
@@ -100,7 +106,7 @@ def source_alone(encoded: EncodedController) -> Conditioning:
     return [
         [
             cond[:1, :length],
-            {key: first(value) for key, value in extra.items() if key != CONTROLLER_KEY},
+            {k: first(value) for k, value in unguarded(extra).items() if k != CONTROLLER_KEY},
         ]
         for cond, extra in encoded.conditioning
     ]
@@ -145,7 +151,7 @@ def batched(
             )
         given = {
             key: _by_prompt(value if key == POOLED_KEY else _by_image(value, rows), rows)
-            for key, value in extra.items()
+            for key, value in unguarded(extra).items()
         }
         batched.append([_by_prompt(cond, rows), {**given, CARRIED_KEY: carried}])
     return batched
