@@ -61,8 +61,14 @@ class Blending:
         """Blend latents x = image + σ · noise, float[rows channels height width], in place.
 
         Until there are word maps it is left alone; raises `ValueError` if sampling is `done` and
-        there are none.
+        there are none, and for latents of another size than sampling began with.
         """
+        if x.shape[-2:] != self.size:
+            raise ValueError(
+                f"Expected latents of {self.size[0]}×{self.size[1]} for a local blend or an "
+                f"inversion, got {x.shape[-2]}×{x.shape[-1]}: the sampler changes their size. "
+                "Choose another sampler, or leave the blend or inversion out."
+            )
         here = progress(sigma, self.sigmas)
         sources, edits = list(self.rows.block(-1)), self.rows.block
         if self.put_back is not None:

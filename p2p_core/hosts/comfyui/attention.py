@@ -21,10 +21,11 @@ from torch import Tensor
 from ...attention import Attend, CrossEdit, RowEdit, SelfEdit
 from ...calls import Look, joined, row_edits
 from ...edits import Reach
+from ...noise import SharedNoise
 from ...schedules import progress
+from .checking import Witness
 from .compiling import uncompiled_if_unguarded
 from .conditioning import CARRIED_KEY, Carried
-from .noise import shared_noise
 from .self_attention import CROSS_MARK, install
 
 RUN_KEY = "p2p_run"
@@ -87,11 +88,17 @@ class Run:
     """One sampling run: its noise levels, and which conditionings carry edits or are looked at."""
 
     def __init__(
-        self, sigmas: Sequence[float], carried: dict[Any, Carried], size: torch.Size
+        self,
+        sigmas: Sequence[float],
+        carried: dict[Any, Carried],
+        size: torch.Size,
+        noise: SharedNoise | None,
     ) -> None:
-        self.sigmas = next((c.sigmas for c in carried.values() if c.sigmas), sigmas)
+        self.sigmas = next((c.sigmas for c in carried.values() if c.sigmas), tuple(sigmas))
         self.carried = carried
         self.size = size
+        self.noise = noise
+        self.witness = Witness(any(c.continues for c in carried.values()))
         self._calls: dict[Any, tuple[CrossEdit | None, SelfEdit | None]] = {}
 
     def tokens(self, options: dict[str, Any], texts: Tensor) -> Tensor:
@@ -127,6 +134,7 @@ class Run:
     ) -> tuple[CrossEdit | None, SelfEdit | None]:
         """The edits of one call of the network, made once for all calls that are alike."""
         uuids = tuple(options["uuids"])
+        self.witness.asked.update(uuids)
         here = progress(float(options["sigmas"][0]), self.sigmas)
         editing = (self.carried[n].controller for n in uuids if n in self.carried)
         weights = tuple(c.weights(here) for c in editing if c is not None)
@@ -134,15 +142,15 @@ class Run:
         if key not in self._calls:
             if len(self._calls) >= KEPT_CALLS:
                 self._calls.clear()
-            edits = list(self._row_edits(uuids, x.shape[0], here, tokens))
+            edits = list(self._row_edits(uuids, x, here, tokens))
             self._calls[key] = joined(edits, x.shape[0], x.shape[-2:], x.device)
         return self._calls[key]
 
     def _row_edits(
-        self, uuids: Sequence[Any], rows: int, here: float, tokens: int
+        self, uuids: Sequence[Any], x: Tensor, here: float, tokens: int
     ) -> Iterator[tuple[RowEdit, frozenset[Reach]]]:
         """Row edits and self-attention reaches of a call with these conditionings, in order."""
-        chunk = rows // len(uuids)
+        chunk = x.shape[0] // len(uuids)
         for n, name in enumerate(uuids):
             if name not in self.carried:
                 continue
@@ -153,8 +161,10 @@ class Run:
                 raise ValueError(
                     f"Expected {layout.total} latent rows ({layout.sources} source(s) and "
                     f"{layout.edits} edit(s) of each), got {chunk}. "
-                    "Sample with the P2P KSampler: it makes the rows that the controller needs."
+                    "Something splits or multiplies the rows while they are sampled: give tiled "
+                    "diffusion a tile batch size of 1, and take context windows off the model."
                 )
+            self.witness.compare_start(x[n * chunk : (n + 1) * chunk], self.carried[name])
             yield from row_edits(controller, layout, n * chunk, here, tokens)
 
 
@@ -166,6 +176,7 @@ def attach(model: Any) -> Any:
     blocks = cross_attention_blocks(model)
     patched = uncompiled_if_unguarded(model.clone())
     patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, RUN_KEY, _start_run)
+    patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, RUN_KEY, _evaluate)
 
     def apply_model(
         executor: Any,
@@ -178,10 +189,11 @@ def attach(model: Any) -> Any:
         **extra: Any,
     ) -> Any:
         run = options.get(RUN_KEY)
-        if run is not None and c_crossattn is not None:
-            c_crossattn = run.tokens(options, c_crossattn)
-            options = _with_edits(options, run, blocks, x, c_crossattn.shape[1])
-        return executor(x, t, c_concat, c_crossattn, control, options, **extra)
+        with run.noise.left() if run is not None and run.noise is not None else nullcontext():
+            if run is not None and c_crossattn is not None:
+                c_crossattn = run.tokens(options, c_crossattn)
+                options = _with_edits(options, run, blocks, x, c_crossattn.shape[1])
+            return executor(x, t, c_concat, c_crossattn, control, options, **extra)
 
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, RUN_KEY, apply_model)
     return patched
@@ -197,7 +209,10 @@ def _start_run(
     *rest: Any,
     **named: Any,
 ) -> Any:
-    """SAMPLER_SAMPLE wrapper: make the run's state, and drop it however sampling ends."""
+    """SAMPLER_SAMPLE wrapper: make the run's state, and drop it however sampling ends.
+
+    Raises `ValueError` if an edit was left out, see `Witness.check_edits`.
+    """
     carried: dict[Any, Carried] = {}
     for name in sorted(guider.conds, key=lambda name: name != "positive"):
         for conditioning in guider.conds[name]:
@@ -207,15 +222,38 @@ def _start_run(
                 # the host copied an area of the positive, uuid and all, to the negative
                 conditioning["uuid"] = uuid.uuid4()
     options = extra_args["model_options"]["transformer_options"]
-    options[RUN_KEY] = Run(sigmas.tolist(), carried, noise.shape[-2:])
+    conds = [cond for conds in guider.conds.values() for cond in conds]
     sources = {c.rows.sources for c in carried.values() if c.controller is not None}
-    one = len(sources) == 1
-    sharing = shared_noise(executor.class_obj, noise, sources.pop()) if one else nullcontext()
+    shared = SharedNoise(len(noise), sources.pop(), _widths(conds)) if len(sources) == 1 else None
+    run = options[RUN_KEY] = Run(sigmas.tolist(), carried, noise.shape[-2:], shared)
     try:
-        with sharing:
-            return executor(guider, sigmas, extra_args, callback, noise, *rest, **named)
+        with shared or nullcontext():
+            result = executor(guider, sigmas, extra_args, callback, noise, *rest, **named)
+    except ValueError:  # it may be what follows from an edit that was left out
+        run.witness.check_edits(conds, carried, run.sigmas)
+        raise
+    else:
+        run.witness.check_edits(conds, carried, run.sigmas)
+        return result
     finally:
         del options[RUN_KEY]
+
+
+def _widths(conds: Sequence[dict[str, Any]]) -> set[int]:
+    """Channels of what conditionings bring with one row for each of the batch's: texts, pooled."""
+    brought = [getattr(c, "cond", None) for cond in conds for c in cond["model_conds"].values()]
+    return {b.shape[-1] for b in brought if isinstance(b, Tensor) and b.ndim in (2, 3)}
+
+
+def _evaluate(
+    executor: Any, x: Tensor, timestep: Tensor, model_options: Any = None, *rest: Any, **named: Any
+) -> Any:
+    """PREDICT_NOISE wrapper: note what the sampler evaluated, once it is done."""
+    result = executor(x, timestep, model_options or {}, *rest, **named)
+    run = ((model_options or {}).get("transformer_options") or {}).get(RUN_KEY)
+    if run is not None:
+        run.witness.evaluated.append(timestep.flatten()[0])
+    return result
 
 
 def _with_edits(
@@ -292,7 +330,7 @@ def _host_attention(extra: dict[str, Any]) -> Attend:
             k,
             v,
             heads=extra["n_heads"],
-            attn_precision=extra["attn_precision"],
+            attn_precision=extra.get("attn_precision"),  # not all who call this pass it
             transformer_options=extra,
         )
 

@@ -127,7 +127,11 @@ class EditGuider:
             latent_image = start(self.inversion, model)
             nulls["negative"] = self.inversion.found.nulls
         carried = Carried(
-            self.encoded.controller, rows, (*blending.maps.values(), *maps), tuple(levels)
+            self.encoded.controller,
+            rows,
+            (*blending.maps.values(), *maps),
+            tuple(levels),
+            self.continues,
         )
         guider = copy.copy(self.guider)
         guider.original_conds = {}
