@@ -39,6 +39,24 @@ class Rows:
         """(edited row, its source row) of a branch."""
         return zip(self.block(branch), self.block(-1), strict=True)
 
+    def check_finite(self, latents: Tensor) -> None:
+        """Raises `ValueError` for latents, float[rows …], that hold infinity or NaN."""
+        names = {-1: "the source", **{n: f"edit {n + 1}" for n in range(self.edits)}}
+        bad = [
+            name for n, name in names.items() if not latents[list(self.block(n))].isfinite().all()
+        ]
+        if bad:
+            raise ValueError(
+                f"Expected finite latents, got infinity or NaN in {' and '.join(bad)}. "
+                + (
+                    "The model's weights or the given latents are damaged, or its precision is "
+                    "too low for this guidance scale: sample the source prompt alone to see."
+                    if names[-1] in bad
+                    else "A word's factor is too large for the model's precision: "
+                    "choose a smaller one."
+                )
+            )
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -111,6 +129,10 @@ class Controller:
     def prompts(self) -> tuple[Prompt, ...]:
         """The source prompt, then every edited prompt."""
         return (self.source, *(branch.edited for branch in self.branches))
+
+    def __deepcopy__(self, memo: object) -> Controller:
+        """Itself, as it never changes: what a copied conditioning carries is known again."""
+        return self
 
     @property
     def length(self) -> int:

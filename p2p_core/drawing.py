@@ -90,13 +90,20 @@ def _plain(maps: Tensor) -> tuple[int, int]:
 
 
 def per_row(images: Tensor | None, rows: int, name: str) -> list[Tensor | None]:
-    """An image for each of `rows` rows, or None for each; raises `ValueError` for other counts."""
+    """An image for each of `rows` rows, or None for each.
+
+    Raises `ValueError` for other counts and for images that are neither grey nor in colour.
+    """
     if images is None:
         return [None] * rows
     if len(images) != rows:
         raise ValueError(
             f"Expected {rows} {name} images, got {len(images)}. "
             "Connect the decoded images of the run that is looked at."
+        )
+    if images.shape[-1] == 2:
+        raise ValueError(
+            f"Expected {name} images of 3 colour channels, got 2. Connect the decoded images."
         )
     return list(images[..., :3])
 

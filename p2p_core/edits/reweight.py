@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -37,6 +38,12 @@ class Reweight:
                 "Expected at least one word with its factor, got none. "
                 "Write such as 'fluffy: 2', one a line."
             )
+        for phrase, factor in self.weights:
+            if not isfinite(factor):
+                raise ValueError(
+                    f"Expected a finite factor for {phrase!r}, got {factor:g}. "
+                    "Write a number such as 2; 0 takes the word's attention away."
+                )
 
     def rewrite(self, draft: Draft, present: Prompt, index: int, read: Read) -> Draft:
         return draft

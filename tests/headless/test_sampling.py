@@ -251,6 +251,12 @@ def test_wrong_input(demo, tmp_path):
         Settings(sampler="best")
     with pytest.raises(ValueError, match=r"scheduler to be one of normal.* got 'best'"):
         Settings(scheduler="best")
+    for cfg in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"finite guidance scale \(cfg\), got"):
+            Settings(cfg=cfg)
+    chain = (SWAP, Reweight((("red", 1e38),)))
+    with pytest.raises(ValueError, match=r"finite latents, .* in edit 1\. A word's factor"):
+        run(demo, chain, settings=Settings(2))
     theirs = Settings(scheduler=DDIMScheduler())
     with pytest.raises(ValueError, match="by its name, got DDIMScheduler"):
         invert(demo, BLANK, PROMPT, settings=theirs)

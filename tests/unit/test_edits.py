@@ -3,6 +3,7 @@
 And against the formulas of the authors' released code, encoded here once more.
 """
 
+import copy
 import itertools
 
 import pytest
@@ -329,7 +330,28 @@ def test_wrong_chains_are_refused():
         plan(SOURCE, [(swap, Reweight((("cat", 2.0),)))], reader())
     with pytest.raises(ValueError, match="at least one word with its factor"):
         Reweight(())
+    for factor in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(ValueError, match="Expected a finite factor for 'cat', got"):
+            Reweight((("fluffy", 2.0), ("cat", factor)))
     with pytest.raises(ValueError, match="Expected the edited prompt, got ' '"):
         plan(SOURCE, [(Refine(" "),)], reader())
     with pytest.raises(ValueError, match="hard ends"):
         SelfInjection(Window(0, 0.5, fade=0.1))
+
+
+def test_rows_that_are_not_finite_are_named():
+    rows = Rows(2, 2)
+    latents = torch.zeros(6, 4, 8, 8)
+    rows.check_finite(latents)
+    latents[5, 1, 2, 3] = float("nan")
+    with pytest.raises(ValueError, match=r"NaN in edit 2\. A word's factor is too large"):
+        rows.check_finite(latents)
+    latents[1] = float("inf")
+    with pytest.raises(ValueError, match=r"NaN in the source and edit 2\. The model's weights"):
+        rows.check_finite(latents)
+
+
+def test_a_controller_is_itself_wherever_it_is_copied_to():
+    controller = plan(SOURCE, [(WordSwap("cat", "dog"),)], reader())
+    carried = copy.deepcopy({"entries": [controller]})
+    assert carried["entries"][0] is controller

@@ -118,6 +118,8 @@ def test_a_prompt_without_words_has_nothing_to_look_at():
 def test_wrong_images():
     with pytest.raises(ValueError, match="Expected 2 edited images, got 3"):
         per_row(torch.rand(3, 8, 8, 3), 2, "edited")
+    with pytest.raises(ValueError, match="edited images of 3 colour channels, got 2"):
+        per_row(torch.rand(2, 8, 8, 2), 2, "edited")
     with pytest.raises(ValueError, match="images of one size"):
         draw([seen(0, "cat")], [torch.rand(8, 8, 3), torch.rand(9, 8, 3)])
 

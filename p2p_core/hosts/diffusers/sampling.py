@@ -59,7 +59,7 @@ def sample(
     `latent` is float[images channels height width]: zeros, or encoded images for a denoise below 1
     or an `inversion` of them. `noise`, of its shape, takes the place of the seed's. Raises
     `ValueError` for prompts and edits that do not fit, and for settings that are not the
-    inversion's.
+    inversion's, and where what was sampled is not finite.
     """
     settings = settings or Settings()
     controller = plan(prompt, chains, model.read)
@@ -135,6 +135,7 @@ class _Run:
         blending.apply(x, levels[-1], noised, done=True)
         masks = [blending.masks.get(n, torch.ones(rows.sources, *size)) for n in range(rows.edits)]
         result = x / model.scale
+        rows.check_finite(result)
         return Result(
             result[sources],
             result[len(sources) :],

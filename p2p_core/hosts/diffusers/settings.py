@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from diffusers import (
@@ -44,6 +45,10 @@ class Settings:
     scheduler: Any = "normal"
 
     def __post_init__(self) -> None:
+        if not isfinite(self.cfg):
+            raise ValueError(
+                f"Expected a finite guidance scale (cfg), got {self.cfg:g}. Choose such as 7.5."
+            )
         if self.named and self.sampler not in SAMPLERS:
             raise ValueError(
                 f"Expected the sampler to be one of {', '.join(SAMPLERS)}, got {self.sampler!r}."
