@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..p2p_core.hosts.comfyui.sampling import unnested
 from ..p2p_core.local_blend import LocalBlend
 from ..p2p_core.notation import parse_words
 from .common import (
@@ -135,7 +136,7 @@ class P2PLocalBlend(io.ComfyNode):
             grow,
             mask,
             join,
-            None if background is None else background["samples"],
+            None if background is None else unnested(background["samples"]),
             RESOLUTIONS[resolution],
         )
         return linked(edit, blend, cls)

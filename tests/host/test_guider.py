@@ -1,5 +1,7 @@
 """The guider for custom sampling, and sampling a part of the steps at a time."""
 
+import copy
+
 import comfy.samplers
 import pytest
 import torch
@@ -278,10 +280,15 @@ def test_wrong_conditionings(demo, encoded, run_custom, latent):
             EditGuider(cfg_guider(demo, encoded), encoded, continues=True),
             start={"samples": torch.zeros(4, 4, 16, 16)},
         )
-    with pytest.raises(ValueError, match="Expected 2 edited latents to go on from"):
-        sample(
-            demo.model,
-            encoded,
-            edited={"samples": torch.zeros(5, 4, 16, 16)},
-            **options,
-        )
+    for shape in ((4, 4, 16, 16), (2, 4, 16, 24)):
+        got = rf"2 edited latents .* \[4, 16, 16\], got {shape[0]} of \[4, 16, {shape[3]}\]"
+        with pytest.raises(ValueError, match=got):
+            sample(demo.model, encoded, edited={"samples": torch.zeros(shape)}, **options)
+
+
+def test_a_copied_conditioning_is_still_the_controllers(demo, encoded, latent):
+    options = {"negative": demo.encode(""), "latent": latent, **vars(SETTINGS)}
+    options["steps"] = 2
+    plain = sample(demo.model, encoded, **options)
+    copied = sample(demo.model, encoded, positive=copy.deepcopy(encoded.conditioning), **options)
+    assert torch.equal(copied.edited["samples"], plain.edited["samples"])

@@ -2,6 +2,7 @@
 
 import comfy.model_patcher
 import comfy.supported_models
+import pytest
 import torch
 from runs import PROMPT, Settings, call, relative
 
@@ -61,3 +62,34 @@ def test_each_of_two_images_and_its_edits_are_given_that_image(demo):
     assert relative(source, stock["samples"]) <= 5e-5
     assert relative(result.edited["samples"], source) <= 1e-5
     assert relative(source[:1], source[1:]) > 1e-2
+
+
+@pytest.mark.parametrize("latents", [1, 4])
+def test_images_to_fill_in_that_are_not_as_many_as_latents(latents, demo):
+    """The first of two, or each of two twice: as the host makes of them."""
+    import nodes
+
+    model, nothing = inpainting_model(demo), demo.encode("")
+    images = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    holes = torch.zeros(2, 1, 16, 16)
+    holes[0, :, :8] = holes[1, :, :, 8:] = 1
+    latent = {"samples": torch.zeros(latents, 4, 16, 16)}
+
+    def given(conditioning):
+        filled = {"concat_latent_image": images, "concat_mask": holes}
+        return [[cond, extra | filled] for cond, extra in conditioning]
+
+    encoded = build_controller(demo.clip, PROMPT, [(WordSwap("circle", "circle"),)])
+    result = sample(
+        model,
+        encoded,
+        positive=given(encoded.conditioning),
+        negative=given(nothing),
+        latent=latent,
+        **vars(Settings(steps=1)),
+    )
+    plain = given(demo.encode(PROMPT)), given(nothing)
+    (stock,) = call(nodes.KSampler, model, 0, 1, 3.0, "euler", "normal", *plain, latent, 1.0)
+    source = result.source["samples"]
+    assert relative(source, stock["samples"]) <= 5e-5
+    assert relative(result.edited["samples"], source) <= 1e-5

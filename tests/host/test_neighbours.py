@@ -11,6 +11,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
+import control_nets
 import pytest
 import torch
 from runs import PROMPT, Settings, call, relative
@@ -116,19 +117,7 @@ def image_prompt(scene, demo):
 
 
 def control_net(scene, demo):
-    import comfy.cldm.cldm
-    import comfy.controlnet
-
-    config = demo.model.model.model_config.unet_config
-    config = {key: value for key, value in config.items() if key != "out_channels"}
-    config["transformer_depth"] = list(config["transformer_depth"])
-    network = comfy.cldm.cldm.ControlNet(
-        hint_channels=3, operations=comfy.ops.disable_weight_init, device="cpu", **config
-    )
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(0))
-    control = comfy.controlnet.ControlNet(network, load_device=torch.device("cpu"))
+    control = control_nets.control_net(demo.model)
     hint = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(1))
     node = stock("ControlNetApplyAdvanced")
     positive, negative = call(node, scene.positive, scene.negative, control, hint, 1.0, 0.0, 1.0)

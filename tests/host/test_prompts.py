@@ -107,6 +107,30 @@ def test_swapping_in_any_prompt_gives_one_column_for_every_token(demo, words, re
             assert (branch.carried[:, list(branch.edited.words[j].tokens)].sum(0) > 0).all()
 
 
+def test_prompts_whose_lengths_do_not_go_together(demo):
+    """Two and three chunks need six; five, six and seven would need 210."""
+    swaps = [(WordSwap("circle", "grass " * (75 * n)),) for n in range(8)]
+    encoded = build_controller(demo.clip, "circle", swaps[2:4])
+    assert encoded.controller.length == encoded.conditioning[0][0].shape[1] == 6 * 77
+    with pytest.raises(ValueError, match=r"385, 462, 539 tokens, which meet at 16170 only"):
+        build_controller(demo.clip, "circle", swaps[5:])
+
+
+def test_a_text_encoder_that_makes_other_tokens(demo):
+    """As NegPip does: two for each of the tokenizer's."""
+    clip = demo.clip.clone()
+    encode = clip.cond_stage_model.clip_l.encode_token_weights
+
+    def doubled(tokens):
+        cond, *rest = encode(tokens)
+        return cond.repeat_interleave(2, 1), *rest
+
+    clip.patcher.add_object_patch("clip_l.encode_token_weights", doubled)
+    with pytest.raises(ValueError, match=r"tokenizer's 77, got 154\. .*take it off the CLIP"):
+        build_controller(clip, "a red circle", [(WordSwap("circle", "star"),)])
+    build_controller(demo.clip, "a red circle", [(WordSwap("circle", "star"),)])
+
+
 @pytest.mark.parametrize("text", ["", "   "])
 def test_empty_source_prompt(demo, text):
     with pytest.raises(ValueError, match="Expected a source prompt with words in it"):

@@ -71,6 +71,10 @@ def test_looking_changes_nothing_and_wrong_words_are_named(demo, latent):
         look(run, ["tree"], None, Window())
     with pytest.raises(ValueError, match="Choose another resolution or window"):
         look(run, [], None, Window(0.01, 0.02))
+    for nothing in ({"denoise": 0.0}, {"start_at_step": 9}):
+        options = {"negative": demo.encode(""), **vars(SETTINGS), **nothing}
+        with pytest.raises(ValueError, match=r"got one without: no steps were sampled"):
+            look(Run.of(demo.model, encoded, latent, **options), [], None, Window())
 
 
 def test_an_edited_images_maps_are_those_that_the_edit_made(demo):

@@ -1,13 +1,17 @@
 """Wrong input: an error that says what was expected, what came and what to do."""
 
+import importlib
+
+import comfy.samplers
 import pytest
 import torch
-from runs import PROMPT, Settings
+from runs import PROMPT, Settings, call
 
-from p2p_core.edits import WordSwap
+from p2p_core.edits import Reweight, WordSwap
 from p2p_core.hosts.comfyui.attention import attach
 from p2p_core.hosts.comfyui.conditioning import Carried, batched, build_controller
 from p2p_core.hosts.comfyui.demo import load_demo
+from p2p_core.hosts.comfyui.sampling import EditGuider, sample
 
 SWAP = (WordSwap("circle", "star"),)
 
@@ -35,6 +39,51 @@ def test_latent_of_another_model(p2p):
 def test_video_latent(p2p):
     with pytest.raises(ValueError, match=r"got \[1, 4, 2, 16, 16\]"):
         p2p([SWAP], {"samples": torch.ones(1, 4, 2, 16, 16)}, Settings())
+
+
+def test_nested_latents(demo, latent, pack):
+    """Into every node that takes latents: the same sentence."""
+    import comfy_extras.nodes_custom_sampler as custom
+
+    nested = pytest.importorskip("comfy.nested_tensor").NestedTensor([latent["samples"]] * 2)
+    given = {"samples": nested}
+    encoded = build_controller(demo.clip, PROMPT, [SWAP])
+    guider = comfy.samplers.CFGGuider(demo.model)
+    guider.set_conds(encoded.conditioning, demo.encode(""))
+    (noise,), (sigmas,) = call(custom.RandomNoise, 1), (torch.tensor([1.0, 0.0]),)
+    euler = comfy.samplers.sampler_object("euler")
+    blend = importlib.import_module(f"{pack.__name__}.nodes.local_blend").P2PLocalBlend
+    mask = torch.ones(1, 16, 16)
+    settings = ("", "", "", 0.3, 0.2, 0.0, 0, "automatic", "union", mask)
+    for into in (
+        lambda: sample(demo.model, encoded, negative=[], latent=given, **vars(Settings())),
+        lambda: call(
+            custom.SamplerCustomAdvanced, noise, EditGuider(guider, encoded), euler, sigmas, given
+        ),
+        lambda: call(blend, SWAP, *settings, given),
+    ):
+        with pytest.raises(ValueError, match="batch of them, got a nested latent"):
+            into()
+
+
+def test_a_batch_of_no_latents(p2p):
+    with pytest.raises(ValueError, match="at least one latent image, got a batch of none"):
+        p2p([SWAP], {"samples": torch.zeros(0, 4, 16, 16)}, Settings())
+
+
+@pytest.mark.parametrize("factor", [1e20, 1e38])
+def test_a_factor_that_is_too_large(factor, p2p, latent):
+    chain = (WordSwap("circle", "star"), Reweight((("red", factor),)))
+    with pytest.raises(ValueError, match=r"finite latents, .* in edit 2\. A word's factor is too"):
+        p2p([SWAP, chain], latent, Settings(steps=2))
+
+
+def test_damaged_weights(demo, p2p, latent):
+    model = demo.model.clone()
+    key = "diffusion_model.out.2.weight"
+    model.add_patches({key: ("diff", (torch.full_like(model.model.state_dict()[key], torch.nan),))})
+    with pytest.raises(ValueError, match=r"NaN in the source and edit 1\. The model's weights"):
+        p2p([SWAP], latent, Settings(steps=1), model=model)
 
 
 def test_negative_prompts_that_do_not_match_the_latents(demo, p2p, latent):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from comfy.utils import resize_to_batch_size
 from torch import Tensor
 
 from ...attention_maps import WordMaps
@@ -22,6 +23,16 @@ CARRIED_KEY = "p2p_carried"
 
 POOLED_KEY = "pooled_output"
 """The host's own: what a text encoder says of a whole prompt, one row a prompt."""
+
+IMAGE_KEYS = ("concat_latent_image", "concat_mask")
+"""The host's own: what an inpainting model is given to fill in, fitted to the images it makes."""
+
+REPEATED = 8
+"""How often the longest prompt may be repeated until all prompts of a batch are of one length.
+
+What an edit is made of grows with the square of that length. A prompt of n chunks beside one of
+n + 1 needs n. (The host itself doesn't batch texts that it would have to repeat more than 4 times.)
+"""
 
 Conditioning = list[list[Any]]
 """The host's CONDITIONING: entries [float[rows tokens channels], dict]."""
@@ -63,17 +74,37 @@ class EncodedController:
 
 
 def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> EncodedController:
-    """Resolve the chains and encode every prompt. Raises `ValueError` as `controller.plan` does."""
+    """Resolve the chains and encode every prompt.
+
+    Raises `ValueError` as `controller.plan` does, for prompts of lengths that don't go together and
+    for a text encoder that does not give a token for each of its tokenizer's.
+    """
     if clip is None:
         raise ValueError(
             "Expected a CLIP, got none: the checkpoint has no text encoder. "
             "Load one with a CLIP loader."
         )
     controller = plan(source_prompt, chains, lambda text: read(clip, text))
+    lengths = sorted({prompt.length for prompt in controller.prompts})
+    if controller.length > REPEATED * lengths[-1]:
+        raise ValueError(
+            f"Expected prompts that can be repeated to one length of at most {REPEATED} times the "
+            f"longest, got prompts of {', '.join(map(str, lengths))} tokens, which meet at "
+            f"{controller.length} only. Bring the edited prompts closer to the source prompt's "
+            "length, or give each edit a controller of its own."
+        )
     encoded = [
         clip.encode_from_tokens_scheduled(clip.tokenize(prompt.text))
         for prompt in controller.prompts
     ]
+    for prompt, entries in zip(controller.prompts, encoded, strict=True):
+        for cond, _ in entries:
+            if cond.shape[1] != prompt.length:
+                raise ValueError(
+                    f"Expected a text encoder that gives a token for each of its tokenizer's "
+                    f"{prompt.length}, got {cond.shape[1]}. A patch such as NegPip makes others "
+                    "of them, whose words cannot be told: take it off the CLIP."
+                )
     stacked = [_stack(list(entries), controller.length) for entries in zip(*encoded, strict=True)]
     return EncodedController.of(controller, stacked)
 
@@ -119,11 +150,13 @@ def batched(
 
     Entries that the controller made, one row a prompt, get its edits; others may have one row or
     one a source, and are told their tokens at each step if there are `nulls`. Raises `ValueError`
-    for other counts, for entries of another controller, and for prompts joined to the controller's.
+    for other counts, of masks too, for entries of another controller, and for prompts joined to the
+    controller's.
     """
     rows = carried.rows
     batched: Conditioning = []
     for cond, extra in conditioning:
+        extra = extra | _of_sources(extra, rows.sources, name)
         maker = extra.get(CONTROLLER_KEY)
         if maker is None:
             if cond.shape[0] not in (1, rows.sources):
@@ -155,6 +188,20 @@ def batched(
         }
         batched.append([_by_prompt(cond, rows), {**given, CARRIED_KEY: carried}])
     return batched
+
+
+def _of_sources(extra: dict[str, Any], sources: int, name: str) -> dict[str, Any]:
+    """What an entry has for single images, fitted to the sources as the host would in their run.
+
+    Raises `ValueError` for as many masks as it cannot fit.
+    """
+    masks = len(extra.get("mask", (None,)))
+    if sources % masks:
+        raise ValueError(
+            f"Expected one mask of the {name} conditioning, or one for each of {sources} latent "
+            f"image(s), got {masks}. Give as many masks as the latent batch has images, or one."
+        )
+    return {key: resize_to_batch_size(extra[key], sources) for key in IMAGE_KEYS if key in extra}
 
 
 def _by_image(value: Any, rows: Rows) -> Any:

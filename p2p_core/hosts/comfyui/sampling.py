@@ -21,6 +21,7 @@ from ...inversion.record import Inversion, Spacing
 from .attention import attach, cross_attention_sides
 from .blending import blended
 from .conditioning import CONTROLLER_KEY, Carried, Conditioning, EncodedController, batched
+from .controlnets import by_block
 from .replaying import apply, check, put_back, start
 
 
@@ -85,8 +86,9 @@ class EditGuider:
     ) -> Tensor:
         """All rows: the sources, then each edit's images; afterwards `masks` holds their masks.
 
-        Raises `ValueError` for latents and conditionings that don't fit the controller or the
-        inversion.
+        A `denoise_mask` is the sources', and their edits have the same. Raises `ValueError` for
+        latents and conditionings that don't fit the controller or the inversion, and for a result
+        that is not finite.
         """
         model = self.guider.model_patcher
         sides = cross_attention_sides(model)
@@ -138,7 +140,7 @@ class EditGuider:
         guider.inner_set_conds(
             {
                 name: batched(given, carried, name, nulls.get(name))
-                for name, given in conditionings.items()
+                for name, given in by_block(conditionings, rows).items()
             }
         )
         guider.model_patcher = patched
@@ -148,11 +150,12 @@ class EditGuider:
             _all_rows(latent_image, rows),
             blended(blending, sampler) if blending else sampler,
             sigmas,
-            None if denoise_mask is None else _all_rows(denoise_mask, rows),
+            None if denoise_mask is None else _noise_mask(denoise_mask, rows),
             callback,
             disable_pbar,
             seed,
         )
+        rows.check_finite(result)
         self.masks = _masks(blending, rows, result)
         return result
 
@@ -203,8 +206,9 @@ def sample(
     The source latent is what those make of the source prompt with the same settings. `edited` are
     the edited images' latents to go on from where `latent` holds the source's. With an `inversion`
     of `latent` sampling starts where that says, and `seed` does nothing. Raises `ValueError` for a
-    model without cross-attention, latents of the wrong shape, conditionings that don't match, and
-    settings that are not the inversion's.
+    model without cross-attention, latents of the wrong shape, conditionings that don't match,
+    settings that are not the inversion's, `maps` of a run without steps, and a result that is not
+    finite.
     """
     stock = comfy.samplers.KSampler(
         model,
@@ -240,15 +244,20 @@ def sample(
         noise = torch.zeros_like(samples, device="cpu")
     start, mask = samples, latent.get("noise_mask")
     if edited is not None:
-        start = torch.cat([samples, samples_of(model, edited).to(samples)])
-        rows = edits.rows(len(start))
-        if rows.sources != len(samples):
+        others, count = samples_of(model, edited), len(encoded.controller.branches)
+        if others.shape != (count * len(samples), *samples.shape[1:]):
             raise ValueError(
-                f"Expected {len(samples) * rows.edits} edited latents to go on from, "
-                f"{rows.edits} for each source, got {len(start) - len(samples)}."
+                f"Expected {count * len(samples)} edited latents to go on from, {count} for each "
+                f"source and of its shape {list(samples.shape[1:])}, got {len(others)} of "
+                f"{list(others.shape[1:])}. Connect source and edited of one and the same sampler."
             )
-        mask = mask if mask is None or len(mask) == 1 else _all_rows(mask, rows)
+        start = torch.cat([samples, others.to(samples)])
     if len(sigmas) < 2:
+        if maps:
+            raise ValueError(
+                "Expected a run of at least one step to look at, got one without: no steps were "
+                "sampled. Raise denoise above 0, and start before the last step."
+            )
         result = start if edited is not None else _all_rows(start, edits.rows(len(start)))
         edits.masks = torch.ones(len(result) - len(samples), *samples.shape[-2:])
     else:
@@ -280,6 +289,12 @@ def _all_rows(tensor: Tensor, rows: Rows) -> Tensor:
     return tensor.repeat(1 + rows.edits, *[1] * (tensor.ndim - 1))
 
 
+def _noise_mask(mask: Tensor, rows: Rows) -> Tensor:
+    """A noise mask as the host would fit it to the sources alone, for every row."""
+    mask = mask.reshape(-1, 1, *mask.shape[-2:])
+    return _all_rows(comfy.utils.repeat_to_batch_size(mask, rows.sources), rows)
+
+
 def _masks(blending: Blending, rows: Rows, result: Tensor) -> Tensor:
     ones = torch.ones(rows.sources, *result.shape[-2:])
     return torch.cat([blending.masks.get(n, ones).cpu().float() for n in range(rows.edits)])
@@ -299,18 +314,27 @@ def _as_conditioning(conds: list[dict[str, Any]]) -> Conditioning:
 
 def samples_of(model: Any, latent: dict[str, Any]) -> Tensor:
     """A node's latent images; raises `ValueError` for other latents than the model's."""
-    samples = latent["samples"]
+    samples = comfy.sample.fix_empty_latent_channels(model, unnested(latent["samples"]))
+    _check_latent(model, samples)
+    return samples
+
+
+def unnested(samples: Any) -> Tensor:
+    """Latent images that are one tensor; raises `ValueError` for nested ones."""
     if getattr(samples, "is_nested", False):
         raise ValueError(
             "Expected one latent image or a batch of them, got a nested latent. "
             "Sample its parts apart."
         )
-    samples = comfy.sample.fix_empty_latent_channels(model, samples)
-    _check_latent(model, samples)
     return samples
 
 
 def _check_latent(model: Any, samples: Tensor) -> None:
+    if not len(unnested(samples)):
+        raise ValueError(
+            "Expected at least one latent image, got a batch of none. "
+            "Give a latent of as many images as sources are wanted."
+        )
     channels = model.get_model_object("latent_format").latent_channels
     if samples.ndim != 4 or samples.shape[1] != channels:
         raise ValueError(
