@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from diffusers import LCMScheduler
@@ -15,6 +17,13 @@ from p2p_core.lab.pie.infedit import Control, Processor, Words, infedit
 from p2p_core.lab.shapes.cases import cases
 
 TOLERANCE = 1e-5
+"""Of networks in float64: what is left is the rounding of latents and predictions, 2⁻²³, times the
+highest noise level, 15, of images of the size of 1."""
+
+
+def exact(model):
+    """The same model in float64: rows that are the same stay so, whatever place they have."""
+    return Model(copy.deepcopy(model.pipeline).to(torch.float64))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +122,7 @@ def test_attention_is_shared(following, demo):
 
 def test_an_image_is_itself_where_nothing_is_asked_for(demo, latent):
     """Without inversion: the prompt as it is, and no guidance."""
-    result = infedit(demo, PROMPT, PROMPT, latent, Settings(4, 1.0), quiet=True)
+    result = infedit(exact(demo), PROMPT, PROMPT, latent, Settings(4, 1.0), quiet=True)
     assert relative(result.edited, latent) <= TOLERANCE
     assert torch.equal(result.masks, torch.ones(1, 16, 16))
     assert torch.equal(result.source, latent)
@@ -193,7 +202,7 @@ def test_other_models(sd2, sdxl):
     torch.manual_seed(0)
     latent = torch.randn(1, 4, 16, 16)
     for model in (sd2, sdxl):
-        same = infedit(model, PROMPT, PROMPT, latent, Settings(3, 1.0), quiet=True)
+        same = infedit(exact(model), PROMPT, PROMPT, latent, Settings(3, 1.0), quiet=True)
         assert relative(same.edited, latent) <= TOLERANCE
         words = ["star"]
         other = infedit(

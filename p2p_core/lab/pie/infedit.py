@@ -184,7 +184,7 @@ def infedit(
             control.own = (n + 1) / len(sigmas) < self_end
             guided = _guided(model, x, sigma, text, settings.cfg)
             # as the source's prediction is to the image, so is each to what it should be
-            found = image + guided - guided[IMAGE]
+            found = image + (guided - guided[IMAGE])  # cancelled first: they are σ times larger
             low = sigmas[min(n + 1, len(sigmas) - 1)]
             x = found + low * noise()
             if n and words:
