@@ -14,13 +14,17 @@ pytest.importorskip("diffusers", reason="needs the headless extra: pip install .
 
 from safetensors.torch import load_file
 
+from p2p_core.demo.architecture import CONFIG, WEIGHTS
 from p2p_core.demo.joint_architecture import JOINT_CONFIG, PREFIX
 from p2p_core.demo.joint_networks import (
+    JointGenerator,
     build_transformer,
     export_transformer,
     fill_transformer,
     velocity,
 )
+from p2p_core.demo.networks import Captions, encode_words, load_checkpoint
+from p2p_core.demo.training.flow import sample_latents
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,7 @@ def transformer():
             scale = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.5
             parameter.normal_(0, scale, generator=generator)
             parameter.copy_(parameter.half())
+        model.time_text_embed.text_embedder.linear_1.weight.zero_()  # as it is built, and stays
     return model
 
 
@@ -43,8 +48,8 @@ def checkpoint(transformer, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def flux(checkpoint):
-    """The host's network, with the checkpoint's weights read as the host reads them."""
-    import comfy.model_base
+    """The host's model, with the checkpoint's weights read as the host reads them."""
+    import comfy.latent_formats
     import comfy.supported_models
     from comfy.ldm.flux.model import FluxParams
 
@@ -68,7 +73,11 @@ def flux(checkpoint):
     }
     if "txt_ids_dims" in inspect.signature(FluxParams).parameters:
         options["txt_ids_dims"] = []
-    model_config = comfy.supported_models.FluxSchnell(options)
+
+    class DemoFlux(comfy.supported_models.FluxSchnell):
+        latent_format = comfy.latent_formats.SD15
+
+    model_config = DemoFlux(options)
     model_config.set_inference_dtype(torch.float32, None)
     model = model_config.get_model({}, device="cpu")
     weights = {name: value.float() for name, value in load_file(checkpoint).items()}
@@ -78,7 +87,7 @@ def flux(checkpoint):
         out = model.diffusion_model(latent, torch.ones(1), torch.zeros(1, 2, config["context"]))
     if out.shape != latent.shape:
         pytest.skip("this ComfyUI's Flux puts its output together from patches of 2 alone")
-    return model.diffusion_model
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +103,59 @@ def example():
 @torch.inference_mode()
 def test_the_host_computes_what_training_does(transformer, flux, example):
     ours, _ = velocity(transformer, *example)
-    assert relative(flux(*example), ours) < 1e-4
+    assert relative(flux.diffusion_model(*example), ours) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """The host's text encoder, for as many tokens as this model reads."""
+    from p2p_core.hosts.comfyui.demo import _clip
+
+    return _clip(load_file(WEIGHTS), CONFIG["text"] | JOINT_CONFIG["text"])
+
+
+@pytest.fixture(scope="module")
+def captions():
+    return Captions()
+
+
+@pytest.fixture(scope="module")
+def training(transformer, captions):
+    """What training calls: with the transformer, and the first model's text encoder."""
+    _, first = load_checkpoint(WEIGHTS, captions)
+    generator = JointGenerator(first.text)
+    generator.transformer = transformer
+    return generator.eval()
+
+
+@torch.inference_mode()
+def test_words_are_encoded_as_in_training(clip, training, captions):
+    for text in ("a big striped blue square left of a ring on the sand", ""):
+        ids = captions([text])[:, : JOINT_CONFIG["text"]["tokens"]]
+        theirs = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
+        assert relative(theirs, encode_words(training.text, ids)) < 1e-4
+
+
+def test_the_host_samples_as_training_does(training, flux, clip, captions):
+    """Noise levels, guidance, the latents' scale, and a pooled vector that changes nothing."""
+    import comfy.model_patcher
+    import comfy.sample
+    import comfy.samplers
+
+    text, steps = "a red circle on the grass", 3
+    ours = sample_latents(training, captions([text]), captions([""]), guidance=3.0, steps=steps)
+    noise = torch.randn(1, 4, 16, 16, generator=torch.manual_seed(0))
+    theirs = comfy.sample.sample_custom(
+        comfy.model_patcher.ModelPatcher(flux, torch.device("cpu"), torch.device("cpu")),
+        noise,
+        3.0,
+        comfy.samplers.sampler_object("euler"),
+        torch.linspace(1, 0, steps + 1),
+        *(clip.encode_from_tokens_scheduled(clip.tokenize(words)) for words in (text, "")),
+        torch.zeros_like(noise),
+        disable_pbar=True,
+    )
+    assert relative(theirs * JOINT_CONFIG["latent_scale"], ours) < 1e-3
 
 
 @torch.inference_mode()

@@ -123,6 +123,8 @@ def _precision(
 
 
 def _clip(weights: dict[str, torch.Tensor], text: dict[str, Any]) -> Any:
+    """The text encoder for `text["tokens"]` tokens, of which the weights may have more."""
+
     class DemoTextModel(comfy.sd1_clip.SDClipModel):
         def __init__(
             self, device: Any = "cpu", dtype: Any = None, model_options: Any = None
@@ -154,8 +156,15 @@ def _clip(weights: dict[str, torch.Tensor], text: dict[str, Any]) -> Any:
         "clip_l.transformer." + key: value for key, value in _part(weights, TEXT_PREFIX).items()
     }
     state["clip_l.transformer.text_projection.weight"] = torch.eye(text["width"])
+    positions = "clip_l.transformer.text_model.embeddings.position_embedding.weight"
+    state[positions] = state[positions][: text["tokens"]]
     parameters = comfy.utils.calculate_parameters(state)
-    clip = comfy.sd.CLIP(Target, embedding_directory=None, parameters=parameters)
+    clip = comfy.sd.CLIP(
+        Target,
+        embedding_directory=None,
+        parameters=parameters,
+        tokenizer_data={"clip_l_max_length": text["tokens"]},
+    )
     clip.load_sd(state, full_model=True)
     return clip
 
