@@ -143,7 +143,8 @@ def test_what_other_programs_are_asked_for_is_there(words):
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     if words[0] == "make":
         rules = (ROOT / "Makefile").read_text(encoding="utf-8")
-        assert all(re.search(rf"^{re.escape(word)}:", rules, re.MULTILINE) for word in words[1:])
+        targets = [word for word in words[1:] if "=" not in word]
+        assert all(re.search(rf"^{re.escape(target)}:", rules, re.MULTILINE) for target in targets)
     elif words[:2] == ["pip", "install"]:
         (extras,) = (re.fullmatch(r"\.(?:\[(.*)\])?", word) for word in words[2:])
         assert extras

@@ -12,7 +12,7 @@ def test_file_is_small_enough_to_ship():
 
 
 def test_cross_attention_at_three_resolutions(demo):
-    from p2p_core.hosts.comfyui.attention import cross_attention_blocks
+    from p2p_core.hosts.comfyui.families.unet import cross_attention_blocks
 
     assert len(cross_attention_blocks(demo.model)) == 10
     assert len(CONFIG["unet"]["channels"]) == 3

@@ -13,8 +13,8 @@ from runs import call, relative
 
 from p2p_core.demo import scenes
 from p2p_core.edits import WordSwap
-from p2p_core.hosts.comfyui.attention import cross_attention_blocks
 from p2p_core.hosts.comfyui.conditioning import build_controller
+from p2p_core.hosts.comfyui.families.unet import cross_attention_blocks
 from p2p_core.hosts.comfyui.inverting import invert, invert_latent
 from p2p_core.hosts.comfyui.sampling import sample
 from p2p_core.inversion import direct

@@ -10,8 +10,8 @@ from oracle import explicit_maps, output_of
 from runs import PROMPT, Settings, relative
 
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
-from p2p_core.hosts.comfyui.attention import cross_attention_blocks
 from p2p_core.hosts.comfyui.conditioning import build_controller
+from p2p_core.hosts.comfyui.families.unet import cross_attention_blocks
 from p2p_core.schedules import Schedule, Window
 
 TOLERANCE = 1e-5

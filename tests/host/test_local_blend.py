@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from runs import PROMPT, Settings, relative
 
 from p2p_core.edits import SelfInjection, WordSwap
-from p2p_core.hosts.comfyui.attention import cross_attention_blocks, cross_attention_sides
 from p2p_core.hosts.comfyui.conditioning import build_controller
+from p2p_core.hosts.comfyui.families.unet import cross_attention_blocks, cross_attention_sides
 from p2p_core.hosts.comfyui.sampling import sample
 from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window

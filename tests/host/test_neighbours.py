@@ -17,8 +17,8 @@ import torch
 from runs import PROMPT, Settings, call, relative
 
 from p2p_core.edits import WordSwap
-from p2p_core.hosts.comfyui.attention import cross_attention_blocks
 from p2p_core.hosts.comfyui.conditioning import build_controller
+from p2p_core.hosts.comfyui.families.unet import cross_attention_blocks
 from p2p_core.hosts.comfyui.sampling import sample
 
 TOLERANCE = 1e-5

@@ -11,8 +11,8 @@ from runs import PROMPT, Settings, relative
 
 from p2p_core.alignment import mapper
 from p2p_core.edits import SelfInjection, WordSwap
-from p2p_core.hosts.comfyui.attention import cross_attention_blocks
 from p2p_core.hosts.comfyui.conditioning import build_controller
+from p2p_core.hosts.comfyui.families.unet import cross_attention_blocks
 from p2p_core.hosts.comfyui.prompts import read
 from p2p_core.hosts.comfyui.sampling import sample
 from p2p_core.lab.meter import peak_memory

@@ -14,8 +14,8 @@ import torch
 from runs import PROMPT, Settings, relative
 
 from p2p_core.edits import Refine, Reweight, WordSwap
-from p2p_core.hosts.comfyui.attention import cross_attention_sides
 from p2p_core.hosts.comfyui.conditioning import build_controller
+from p2p_core.hosts.comfyui.families.unet import cross_attention_sides
 from p2p_core.hosts.comfyui.inverting import invert_latent
 from p2p_core.hosts.comfyui.prompts import read
 from p2p_core.hosts.comfyui.sampling import sample

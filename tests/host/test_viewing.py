@@ -6,8 +6,8 @@ import torch
 from runs import PROMPT, Settings, relative
 
 from p2p_core.edits import SelfInjection, WordSwap
-from p2p_core.hosts.comfyui.attention import cross_attention_blocks
 from p2p_core.hosts.comfyui.conditioning import build_controller
+from p2p_core.hosts.comfyui.families.unet import cross_attention_blocks
 from p2p_core.hosts.comfyui.viewing import Run, look
 from p2p_core.schedules import Schedule, Window
 

@@ -6,6 +6,7 @@
     t, step                    sigmas[0] against sample_sigmas (`schedules.progress`)
     Edit(M, M*, t)             patches in transformer_options for one call of the network
 
-`conditioning` encodes prompts, `attention` patches the network, `sampling` runs it; `viewer` looks
-at word maps; `demo` loads the demo model and `bench` is what the benchmark times.
+`conditioning` encodes prompts, `attention` is a run of the network, `families` know its layers,
+`sampling` runs it; `viewing` looks at word maps, `inverting` finds a given image, `demo` loads the
+demo model.
 """

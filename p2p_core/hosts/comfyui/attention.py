@@ -1,4 +1,4 @@
-"""The network under a controller.
+"""A run of the network under a controller.
 
 A conditioning carries its edit; the wrappers look it up by the conditioning's uuid at every call of
 the network, so neither the order of nodes nor the order of a batch's chunks matters, and nothing
@@ -8,17 +8,15 @@ outlives a run.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
-from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...attention import Attend, CrossEdit, RowEdit, SelfEdit
+from ...attention import CrossEdit, RowEdit, SelfEdit
 from ...calls import Look, joined, row_edits
 from ...edits import Reach
 from ...noise import SharedNoise
@@ -26,63 +24,13 @@ from ...schedules import progress
 from .checking import Witness
 from .compiling import uncompiled_if_unguarded
 from .conditioning import CARRIED_KEY, Carried
-from .self_attention import CROSS_MARK, install
+from .families import family_of
 
 RUN_KEY = "p2p_run"
 """Our entry in transformer_options while a run lasts, and the key of our wrappers."""
 
 KEPT_CALLS = 16
 """How many kinds of call a run remembers: windows make a handful, ramps one a step."""
-
-Block = tuple[str, int, int]
-"""A transformer block as the host's attention replacements name it: part, number, depth."""
-
-Replacement = Callable[..., Tensor]
-"""The host's attention replacement: (q, k, v, extra options) → the layer's output."""
-
-
-def cross_attention_blocks(model: Any) -> list[Block]:
-    """Names of a UNet's transformer blocks, as the host's attention replacements name them.
-
-    Raises `ValueError` for a network that has none.
-    """
-    network = model.model.diffusion_model
-    parts = (("input", "input_blocks"), ("middle", "middle_block"), ("output", "output_blocks"))
-    blocks: list[Block] = []
-    for name, attribute in parts:
-        modules = getattr(network, attribute, None) or []
-        for number, module in enumerate([modules] if name == "middle" else modules):
-            for layer in module:
-                if isinstance(layer, SpatialTransformer):
-                    blocks += [
-                        (name, number, depth) for depth in range(len(layer.transformer_blocks))
-                    ]
-    if not blocks:
-        raise ValueError(
-            "Expected a model whose UNet has cross-attention (SD1.x, SD2.x, SDXL), "
-            f"got {type(network).__name__}. "
-            "Prompt-to-Prompt edits the attention between image and text; load such a checkpoint."
-        )
-    return blocks
-
-
-def cross_attention_sides(model: Any) -> tuple[float, ...]:
-    """Sides of a UNet's cross-attention layers as fractions of the latent's side, largest first.
-
-    Raises `ValueError`, see `cross_attention_blocks`.
-    """
-    cross_attention_blocks(model)
-    side, sides = 1.0, set[float]()
-    for module in model.model.diffusion_model.input_blocks:
-        side /= 2 if any(isinstance(layer, Downsample) for layer in module) else 1
-        if any(isinstance(layer, SpatialTransformer) for layer in module):
-            sides.add(side)
-    if any(
-        isinstance(layer, SpatialTransformer) for layer in model.model.diffusion_model.middle_block
-    ):
-        sides.add(side)
-    return tuple(sorted(sides, reverse=True))
-
 
 class Run:
     """One sampling run: its noise levels, and which conditionings carry edits or are looked at."""
@@ -171,9 +119,9 @@ class Run:
 def attach(model: Any) -> Any:
     """A clone of the model that obeys the controllers its conditionings carry.
 
-    Raises `ValueError`, see `cross_attention_blocks`.
+    Raises `ValueError` for a network of no family that is known.
     """
-    blocks = cross_attention_blocks(model)
+    family = family_of(model)
     patched = uncompiled_if_unguarded(model.clone())
     patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, RUN_KEY, _start_run)
     patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, RUN_KEY, _evaluate)
@@ -192,7 +140,10 @@ def attach(model: Any) -> Any:
         with run.noise.left() if run is not None and run.noise is not None else nullcontext():
             if run is not None and c_crossattn is not None:
                 c_crossattn = run.tokens(options, c_crossattn)
-                options = _with_edits(options, run, blocks, x, c_crossattn.shape[1])
+                tokens = c_crossattn.shape[1]
+                (cross, own), looks = run.edits(options, x, tokens), run.looks(options, x)
+                if cross is not None or own is not None or looks:
+                    options = family.edited(options, cross, own, looks, x.shape, tokens)
             return executor(x, t, c_concat, c_crossattn, control, options, **extra)
 
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, RUN_KEY, apply_model)
@@ -254,84 +205,3 @@ def _evaluate(
     if run is not None:
         run.witness.evaluated.append(timestep.flatten()[0])
     return result
-
-
-def _with_edits(
-    options: dict[str, Any], run: Run, blocks: Sequence[Block], x: Tensor, tokens: int
-) -> dict[str, Any]:
-    """transformer_options for one call with this moment's edits; the given ones if none."""
-    cross, own = run.edits(options, x, tokens)
-    looks = run.looks(options, x)
-    if cross is None and own is None and not looks:
-        return options
-    options = _replace_attn2(
-        options, blocks, lambda theirs: _cross_attention(cross, looks, x.shape, tokens, theirs)
-    )
-    if own is not None:
-        install(own, options)
-    return options
-
-
-def _replace_attn2(
-    options: dict[str, Any],
-    blocks: Sequence[Block],
-    make: Callable[[Replacement | None], Replacement],
-) -> dict[str, Any]:
-    """A copy of transformer_options with every block's cross-attention replaced.
-
-    `make` gets what already replaces the block's attention, by its full name or by its part and
-    number, or None.
-    """
-    replace = {**options.get("patches_replace", {})}
-    theirs = replace.get("attn2", {})
-    ours = {block: make(theirs.get(block, theirs.get(block[:2]))) for block in blocks}
-    return {**options, "patches_replace": {**replace, "attn2": theirs | ours}}
-
-
-def _cross_attention(
-    cross: CrossEdit | None,
-    looks: Sequence[Look],
-    latent: torch.Size,
-    tokens: int,
-    theirs: Replacement | None,
-) -> Replacement:
-    """attn2 replacement: the edit, on top of another extension's replacement if there is one.
-
-    It raises `ValueError` where something changed which tokens there are.
-    """
-
-    def attn2(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-        if v.shape[:2] != (latent[0], tokens):
-            raise ValueError(
-                f"Expected cross-attention of {latent[0]} rows over {tokens} text tokens each, got "
-                f"{v.shape[0]} over {v.shape[1]}. Another extension's attention patch changes "
-                "which tokens there are: take it off this model."
-            )
-        extra = {**extra, CROSS_MARK: True}
-        attention = _host_attention(extra)
-        layer = tuple(extra["activations_shape"][-2:]) if looks else ()
-        for look in looks:
-            if look.sees(layer, latent[-2:]):
-                look.take(cross, attention, q, k, extra["n_heads"], layer)
-        if theirs is None:
-            return attention(q, k, v) if cross is None else cross.attend(attention, q, k, v)
-        output = theirs(q, k, v, extra)
-        return output if cross is None else cross.adjust(output, attention, q, k, v)
-
-    return attn2
-
-
-def _host_attention(extra: dict[str, Any]) -> Attend:
-    """The host's attention with a layer's own settings, as the layer would call it."""
-
-    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return optimized_attention(
-            q,
-            k,
-            v,
-            heads=extra["n_heads"],
-            attn_precision=extra.get("attn_precision"),  # not all who call this pass it
-            transformer_options=extra,
-        )
-
-    return attention

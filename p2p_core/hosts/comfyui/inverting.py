@@ -25,12 +25,12 @@ from ...inversion.gradients import modifying, trainable
 from ...inversion.methods import Method, Options
 from ...inversion.record import Inversion, Spacing, psnr, summary
 from ...inversion.task import Embedding, Found, Progress, Task, replay
-from .attention import cross_attention_blocks
 from .compiling import uncompiled_if_unguarded
 from .conditioning import Conditioning
+from .families import family_of
+from .families.self_attention import OVERRIDE
 from .replaying import check_model, probe
 from .sampling import samples_of
-from .self_attention import OVERRIDE
 
 
 def invert_latent(
@@ -57,7 +57,7 @@ def invert_latent(
     `ValueError` for models and latents that cannot be inverted, and as `invert` does.
     """
     check_model(model)
-    cross_attention_blocks(model)
+    family_of(model)  # of one that can be edited
     samples = samples_of(model, latent)
     if not denoise > 0:
         raise ValueError(

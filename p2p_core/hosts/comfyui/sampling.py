@@ -18,10 +18,11 @@ from ...attention_maps import WordMaps
 from ...blending import Blending
 from ...controller import Rows
 from ...inversion.record import Inversion, Spacing
-from .attention import attach, cross_attention_sides
+from .attention import attach
 from .blending import blended
 from .conditioning import CONTROLLER_KEY, Carried, Conditioning, EncodedController, batched
 from .controlnets import by_block
+from .families import family_of
 from .replaying import apply, check, put_back, start
 
 
@@ -91,7 +92,7 @@ class EditGuider:
         that is not finite.
         """
         model = self.guider.model_patcher
-        sides = cross_attention_sides(model)
+        sides = family_of(model).sides
         _check_latent(model, latent_image)
         rows = self.rows(latent_image.shape[0])
         levels = (sigmas if self.sigmas is None else self.sigmas).tolist()

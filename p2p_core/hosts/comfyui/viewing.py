@@ -16,8 +16,8 @@ from ...controller import Rows
 from ...local_blend import chosen_side
 from ...schedules import Window
 from ...viewing import Viewing
-from .attention import cross_attention_sides
 from .conditioning import EncodedController
+from .families import family_of
 from .sampling import Result, sample
 
 
@@ -48,7 +48,7 @@ def look(run: Run, words: Sequence[str], side: float | None, window: Window) -> 
     in which there is no step.
     """
     smallest = min(run.latent["samples"].shape[-2:])
-    chosen = chosen_side(cross_attention_sides(run.model), smallest, side)
+    chosen = chosen_side(family_of(run.model).sides, smallest, side)
     viewing = Viewing.of(run.encoded.controller, run.rows, words, chosen)
     run.sample(maps=(viewing.maps,))
     return viewing.seen(window)
