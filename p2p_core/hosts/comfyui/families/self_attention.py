@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...attention import SelfEdit
+from ....attention import SelfEdit
 
 CROSS_MARK = "p2p_cross"
 """In the options of everything that a cross-attention layer calls: not ours to inject into."""
