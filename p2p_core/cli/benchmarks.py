@@ -134,7 +134,7 @@ def peers(
 @benchmarks.command()
 def workers(
     count: Annotated[int, typer.Option("--workers", min=2, help="How many.")] = 2,
-    cases: Annotated[int, typer.Option(min=4, help="Edits a worker.")] = 20,
+    cases: Annotated[int, typer.Option(min=2, help="Edits a worker.")] = 20,
     ray: given.Cluster = None,
 ) -> None:
     """Throughput of several workers beside one, and what the engine costs a case."""

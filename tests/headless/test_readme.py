@@ -35,7 +35,7 @@ SMALL = {
     "benchmark pie": "--cases 1 --steps 2",
     "benchmark sample": "",
     "benchmark peers": "--repeats 1 --models demo",
-    "benchmark workers": "--cases 4",
+    "benchmark workers": "--cases 2",
 }
 """What makes each command of `p2p` end soon."""
 
