@@ -250,7 +250,7 @@ def test_without_a_model_or_a_disk_everything_stops(tmp_path):
         run([lost], tmp_path, workers_of(1, None), quiet=True)
     (tmp_path / "file").write_text("")
     nowhere = Job("x", job.work, tmp_path / "file" / "x")
-    with pytest.raises(OSError, match="Not a directory"):
+    with pytest.raises(OSError, match="Not a directory|File exists"):
         run([nowhere, *jobs(tmp_path, 3)], tmp_path, workers_of(1, None), quiet=True)
     assert done(tmp_path) == []
     assert not multiprocessing.active_children()
@@ -406,6 +406,7 @@ def test_a_command_says_all_that_an_edit_is(monkeypatch, tmp_path):
         denoise=0.5,
         size="64x128",
         inner_steps=2,
+        learning_rate=0.01,
         authors_schedule=True,
         cross_replace_end=0.1,
         self_replace_end=0.2,

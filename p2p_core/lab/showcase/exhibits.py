@@ -110,7 +110,7 @@ def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]
 
 
 def refinements(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
-    """A pattern word added to a prompt; yields after every prompt."""
+    """A pattern word added to a prompt, kept to its object; yields after every prompt."""
     exhibit = Exhibit()
     scores: dict[str, list[Score]] = {"reprompt": [], "p2p": []}
     shifts: list[float] = []
@@ -118,7 +118,9 @@ def refinements(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit
     captions: list[str] = []
     for n, pair in enumerate(ADDED):
         refine = ("P2P_Refine", {"edited_prompt": pair.edited, **REFINE_WINDOWS})
-        shot = studio.shoot(pair.prompt, [[refine]], seeds, seed + n, pair.edited)
+        noun = pair.words.split()[-1]
+        blend = ("P2P_LocalBlend", {"source_words": noun, "edited_words": noun})
+        shot = studio.shoot(pair.prompt, [[refine, blend]], seeds, seed + n, pair.edited)
         for source, again, picture in zip(
             shot["source"], shot["reprompt"], shot["p2p"], strict=True
         ):
@@ -139,7 +141,7 @@ def refinements(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit
         "centroid_shift": float(np.mean(shifts)),
         **figures,
     }
-    heads = ("source", "re-prompted, same seed", "Prompt-to-Prompt")
+    heads = ("source", "re-prompted, same seed", "Prompt-to-Prompt, local blend")
     exhibit.sheet = grid(images, captions, columns=3, heads=heads, scale=2)
 
 
