@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ...drawing import to_bytes
 from ...jobs.edit import Sampling
 from ...jobs.files import Made
 from ...jobs.photographs import read_photograph
-from ...jobs.studio import Studio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class InfEdit(Sampling):
         given = [f"{name}={value}" for name, value in asdict(self).items()]
         return shlex.join(["infedit", *given, f"model={model}", f"half={half}"])
 
-    def make(self, studio: Studio) -> Made:
+    def make(self, studio: Any) -> Made:
         """Its pictures; raises `ValueError` for words, files and settings that do not fit."""
         from .infedit import infedit
 
