@@ -101,10 +101,10 @@ def test_swapping_in_any_prompt_gives_one_column_for_every_token(demo, words, re
     (branch,) = build_controller(
         demo.clip, text, [(WordSwap(word, replacement),)]
     ).controller.branches
-    assert branch.carried.shape == (source.length, branch.edited.length)
+    assert branch.mapper.shape == (source.length, branch.edited.length)
     for span in branch.spans:
         for j in span.edited if span.source else ():
-            assert (branch.carried[:, list(branch.edited.words[j].tokens)].sum(0) > 0).all()
+            assert (branch.mapper[:, list(branch.edited.words[j].tokens)].sum(0) > 0).all()
 
 
 def test_prompts_whose_lengths_do_not_go_together(demo):
