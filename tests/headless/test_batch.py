@@ -250,7 +250,7 @@ def test_without_a_model_or_a_disk_everything_stops(tmp_path):
         run([lost], tmp_path, workers_of(1, None), quiet=True)
     (tmp_path / "file").write_text("")
     nowhere = Job("x", job.work, tmp_path / "file" / "x")
-    with pytest.raises(OSError, match="Not a directory|File exists"):
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
         run([nowhere, *jobs(tmp_path, 3)], tmp_path, workers_of(1, None), quiet=True)
     assert done(tmp_path) == []
     assert not multiprocessing.active_children()
