@@ -20,7 +20,8 @@ from .word_swap import WordSwap
 class Mix:
     """Put words beside the old ones: attention and values are (1 − degree) old and degree new.
 
-    0 is the source's prompt, 1 a word swap. Raises `ValueError` for a degree outside 0–1.
+    0 is the source's prompt, 1 a word swap. Raises `ValueError` for a degree outside 0–1, and for
+    a share of no words.
     """
 
     words: str
@@ -36,6 +37,8 @@ class Mix:
     def __post_init__(self) -> None:
         if not 0 <= self.degree <= 1:
             raise ValueError(f"Expected a degree from 0 (old) to 1 (new), got {self.degree:g}.")
+        if self.degree < 1 and not split_words(self.replacement):
+            raise ValueError("Expected words to mix in, got none. Write a replacement.")
 
     def rewrite(self, draft: Draft, present: Prompt, index: int, read: Read) -> Draft:
         found = present.find(self.words, self.occurrence)

@@ -67,3 +67,8 @@ def test_it_chains_with_other_edits():
 def test_other_degrees_are_refused(degree):
     with pytest.raises(ValueError, match="Expected a degree from 0"):
         Mix("cat", "dog", degree)
+
+
+def test_nothing_cannot_be_mixed_in():
+    with pytest.raises(ValueError, match="Expected words to mix in, got none"):
+        Mix("cat", " ", 0.5)
