@@ -104,6 +104,22 @@ def chain_input() -> Any:
     )
 
 
+def schedule(start: float, end: float, fade: float, word_windows: str) -> Schedule:
+    """From a node's inputs; raises `ValueError` as `Window` and `parse_windows` do."""
+    return Schedule(Window(start, end, fade), parse_windows(word_windows))
+
+
+def occurrence_input() -> Any:
+    return io.Int.Input(
+        "occurrence",
+        default=1,
+        min=1,
+        max=999,
+        tooltip="Which one is meant if the words stand in the prompt more than once, "
+        "counting from 1.",
+    )
+
+
 def self_injection(start: float, end: float, reach: float) -> SelfInjection:
     """From a node's inputs, where a reach of 0 is automatic.
 
@@ -141,14 +157,7 @@ class P2PWordSwap(io.ComfyNode):
                     tooltip="What stands there instead: any number of words. "
                     "Empty removes the words.",
                 ),
-                io.Int.Input(
-                    "occurrence",
-                    default=1,
-                    min=1,
-                    max=999,
-                    tooltip="Which one is meant if the words stand in the prompt more than once, "
-                    "counting from 1.",
-                ),
+                occurrence_input(),
                 *window_inputs(cross_end=0.8, self_end=0.4),
                 chain_input(),
                 *word_window_inputs(),
@@ -182,9 +191,8 @@ class P2PWordSwap(io.ComfyNode):
             words,
             replacement,
             occurrence,
-            schedule=Schedule(
-                Window(cross_replace_start, cross_replace_end, cross_replace_fade),
-                parse_windows(word_windows),
+            schedule=schedule(
+                cross_replace_start, cross_replace_end, cross_replace_fade, word_windows
             ),
             self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
         )
@@ -252,9 +260,8 @@ class P2PRefine(io.ComfyNode):
         refine = Refine(
             edited_prompt,
             inject_swapped,
-            schedule=Schedule(
-                Window(cross_replace_start, cross_replace_end, cross_replace_fade),
-                parse_windows(word_windows),
+            schedule=schedule(
+                cross_replace_start, cross_replace_end, cross_replace_fade, word_windows
             ),
             self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
         )

@@ -5,10 +5,15 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..p2p_core.edits.mix import Mix
-from ..p2p_core.notation import parse_windows
-from ..p2p_core.schedules import Schedule, Window
 from .common import CATEGORY, Edit, Link, fraction_input, linked, optional_schema
-from .edits import chain_input, self_injection, window_inputs, word_window_inputs
+from .edits import (
+    chain_input,
+    occurrence_input,
+    schedule,
+    self_injection,
+    window_inputs,
+    word_window_inputs,
+)
 
 
 class P2PMix(io.ComfyNode):
@@ -41,14 +46,7 @@ class P2PMix(io.ComfyNode):
                     "How much of the new words, 0 to 1: 0 is the source's words alone, 1 is a Word "
                     "Swap, between them attention and meaning are shared out.",
                 ),
-                io.Int.Input(
-                    "occurrence",
-                    default=1,
-                    min=1,
-                    max=999,
-                    tooltip="Which one is meant if the words stand in the prompt more than once, "
-                    "counting from 1.",
-                ),
+                occurrence_input(),
                 *window_inputs(cross_end=0.8, self_end=0.4),
                 chain_input(),
                 *word_window_inputs(),
@@ -84,9 +82,8 @@ class P2PMix(io.ComfyNode):
             replacement,
             degree,
             occurrence,
-            schedule=Schedule(
-                Window(cross_replace_start, cross_replace_end, cross_replace_fade),
-                parse_windows(word_windows),
+            schedule=schedule(
+                cross_replace_start, cross_replace_end, cross_replace_fade, word_windows
             ),
             self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
         )
