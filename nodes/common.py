@@ -36,6 +36,7 @@ def linked(chain: tuple[Link, ...], edit: Any, node: type[io.ComfyNode]) -> io.N
     hidden: Any = node.hidden
     return io.NodeOutput((*chain, Link(edit, "" if hidden is None else str(hidden.unique_id))))
 
+
 RESOLUTIONS: dict[str, float | None] = {
     "automatic": None,
     "1": 1.0,

@@ -35,10 +35,10 @@ class Blending:
         sides: Sequence[float],
         size: torch.Size,
         sigmas: Sequence[float],
-        put_back: Found | None = None,
+        restore_source: Found | None = None,
     ) -> None:
         self.rows, self.sigmas, self.size = rows, sigmas, size
-        self.put_back = put_back
+        self.restore_source = restore_source
         self.blends = {
             n: branch.blend
             for n, branch in enumerate(controller.branches)
@@ -55,7 +55,7 @@ class Blending:
         self.masks: dict[int, Tensor] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.blends) or self.put_back is not None
+        return bool(self.blends) or self.restore_source is not None
 
     def apply(self, x: Tensor, sigma: float, noised: Noised, done: bool = False) -> None:
         """Blend latents x = image + σ · noise, float[rows channels height width], in place.
@@ -70,18 +70,18 @@ class Blending:
                 "Choose another sampler, or leave the blend or inversion out."
             )
         here = progress(sigma, self.sigmas)
-        sources, edits = list(self.rows.block(-1)), self.rows.block
-        if self.put_back is not None:
+        sources = self.rows.source_block
+        if self.restore_source is not None:
             level = min(range(len(self.sigmas)), key=lambda n: abs(self.sigmas[n] - sigma))
-            path = self.put_back.trajectory[level].to(x)
-            if self.put_back.shared:
-                x += (path - x[sources]).repeat(1 + self.rows.edits, 1, 1, 1)
+            path = self.restore_source.trajectory[level].to(x)
+            if self.restore_source.shared:
+                x += self.rows.of_sources(path - x[sources])
             x[sources] = path
         for n, wanted in self.blends.items():
             unseen = n in self.maps and not self.maps[n].sums
             if here <= wanted.start + 1e-6 or (unseen and not done):
                 continue
-            block = list(edits(n))
+            block = self.rows.block(n)
             source = edited = x.new_zeros(self.rows.sources, 1, 1)
             subtract: list[Tensor] = []
             if n in self.maps:
@@ -95,6 +95,12 @@ class Blending:
             x[block] = blend(x[block], background.to(x), mask)
             self.masks[n] = mask
 
+    def all_masks(self) -> Tensor:
+        """Of every edited image, edit by edit: float[images height width], ones without a blend."""
+        ones = torch.ones(self.rows.sources, *self.size)
+        masks = [self.masks.get(n, ones).cpu().float() for n in range(self.rows.edits)]
+        return torch.cat([ones[:0], *masks])
+
     def on_grid(self, sigma: float) -> bool:
         """Whether the sampler is at one of the schedule's levels, not between two."""
         return any(abs(sigma - level) <= 1e-4 * level for level in self.sigmas)
@@ -105,7 +111,8 @@ def _columns(controller: Controller, rows: Rows, branch: int, wanted: LocalBlend
     source, edited = controller.source, controller.branches[branch].edited
     columns = torch.zeros(rows.total, 3, controller.length)
     for look, own in enumerate(wanted.columns(source, edited)):
-        copies, block = controller.length // len(own.words), list(rows.block((-1, branch)[look]))
+        copies = controller.length // len(own.words)
+        block = (rows.source_block, rows.block(branch))[look]
         columns[block, look] = own.words.repeat(copies)
         columns[block, 2] = own.subtract.repeat(copies)
     return columns

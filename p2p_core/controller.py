@@ -22,28 +22,72 @@ Chain = tuple[Edit | LocalBlend, ...]
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one sampling batch: the sources first, then each edit as a block of its own."""
+    """The rows of one sampling batch: the sources first, then each edit as a block of its own.
+
+    Nothing else counts rows.
+
+    >>> rows = Rows(sources=2, edits=1)
+    >>> rows.of_sources(torch.tensor([5, 6])), rows.of_prompts(torch.tensor([5, 6]))
+    (tensor([5, 6, 5, 6]), tensor([5, 5, 6, 6]))
+    """
 
     sources: int
     edits: int
 
+    @classmethod
+    def continuing(cls, latents: int, edits: int) -> Rows:
+        """Of a run that goes on with all rows that an earlier one returned.
+
+        Raises `ValueError` for a number of `latents` that no such run has.
+        """
+        if latents % (1 + edits):
+            raise ValueError(
+                f"Expected latents of a source and {edits} edit(s) of each to go on from, got "
+                f"{latents}. Give all that the run before returned."
+            )
+        return cls(latents // (1 + edits), edits)
+
+    @property
+    def prompts(self) -> int:
+        """Rows of what has one for each prompt: the source's, then each edit's."""
+        return 1 + self.edits
+
     @property
     def total(self) -> int:
-        return self.sources * (1 + self.edits)
+        return self.sources * self.prompts
 
-    def block(self, branch: int) -> range:
-        """Rows of edited branch `branch`, counting from 0; −1 is the block of sources."""
-        return range((branch + 1) * self.sources, (branch + 2) * self.sources)
+    @property
+    def source_block(self) -> slice:
+        return slice(0, self.sources)
+
+    def block(self, branch: int) -> slice:
+        """Rows of edited branch `branch`, counting from 0."""
+        return slice((branch + 1) * self.sources, (branch + 2) * self.sources)
+
+    @property
+    def blocks(self) -> tuple[slice, ...]:
+        """The sources' rows, then each branch's."""
+        return (self.source_block, *(self.block(branch) for branch in range(self.edits)))
 
     def pairs(self, branch: int) -> Iterator[tuple[int, int]]:
         """(edited row, its source row) of a branch."""
-        return zip(self.block(branch), self.block(-1), strict=True)
+        return ((self.block(branch).start + n, n) for n in range(self.sources))
+
+    def of_sources(self, rows: Tensor) -> Tensor:
+        """One row for each source → the same for its edits: [sources …] → [total …]."""
+        return rows.repeat(self.prompts, *[1] * (rows.ndim - 1))
+
+    def of_prompts(self, rows: Tensor) -> Tensor:
+        """One row for each prompt → one for each image of it: [prompts …] → [total …]."""
+        return rows.repeat_interleave(self.sources, 0)
 
     def check_finite(self, latents: Tensor) -> None:
         """Raises `ValueError` for latents, float[rows …], that hold infinity or NaN."""
-        names = {-1: "the source", **{n: f"edit {n + 1}" for n in range(self.edits)}}
+        names = ("the source", *(f"edit {n + 1}" for n in range(self.edits)))
         bad = [
-            name for n, name in names.items() if not latents[list(self.block(n))].isfinite().all()
+            name
+            for name, block in zip(names, self.blocks, strict=True)
+            if not latents[block].isfinite().all()
         ]
         if bad:
             raise ValueError(
@@ -51,7 +95,7 @@ class Rows:
                 + (
                     "The model's weights or the given latents are damaged, or its precision is "
                     "too low for this guidance scale: sample the source prompt alone to see."
-                    if names[-1] in bad
+                    if names[0] in bad
                     else "A word's factor is too large for the model's precision: "
                     "choose a smaller one."
                 )
@@ -226,9 +270,7 @@ def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Bran
     return Branch(chain, present, spans, columns, tuple(acting), injections, blend)
 
 
-def _held(
-    edited: Prompt, spans: Sequence[Span], columns: Tensor, edit: Edit, index: int
-) -> Tensor:
+def _held(edited: Prompt, spans: Sequence[Span], columns: Tensor, edit: Edit, index: int) -> Tensor:
     """Which tokens take the source's attention by an edit, see `edits.Aligned.held`."""
     held = (columns.sum(0) > 0).float()
     for span in spans:

@@ -30,7 +30,7 @@ class Viewing:
         columns = torch.zeros(rows.total, 1, controller.length)
         named: list[tuple[int, str, int]] = []
         looks: dict[str, int] = {}
-        for block, prompt in enumerate(controller.prompts, -1):
+        for block, prompt in zip(rows.blocks, controller.prompts, strict=True):
             present = {word.text.casefold(): word.text for word in prompt.words}
             for word in words or present.values():
                 if word not in prompt:
@@ -40,8 +40,8 @@ class Viewing:
                 if at >= columns.shape[1]:
                     columns = torch.cat([columns, torch.zeros_like(columns[:, :1])], dim=1)
                 repeated = found.repeat(controller.length // prompt.length)
-                columns[list(rows.block(block)), at] = repeated
-                named += [(row, word, at) for row in rows.block(block)]
+                columns[block, at] = repeated
+                named += [(row, word, at) for row in range(rows.total)[block]]
         named.sort(key=lambda one: one[0])
         texts = " and ".join(repr(prompt.text) for prompt in controller.prompts)
         if not words and not named:

@@ -33,16 +33,16 @@ def shapes(
     A run that was stopped goes on where it was.
     """
     require_diffusers()
-    from ..lab.results import Book
+    from ..lab.results import Results
     from ..lab.shapes.benchmark import Plan, measure, report
     from ..lab.shapes.diffusers import DiffusersLab
 
     Sampling(steps=steps, cfg=cfg, seed=seed)  # raises for what is none
     plan = Plan("diffusers", steps, cfg, seed)
-    book = Book.open(out, asdict(plan))
+    results = Results.open(out, asdict(plan))
     with interruptible():
-        measure(DiffusersLab(steps, cfg), book, cases, seed)
-    summary = report(book, plan)
+        measure(DiffusersLab(steps, cfg), results, cases, seed)
+    summary = report(results, plan)
     text = json.dumps(summary) if as_json else (out / "report.md").read_text().rstrip()
     sys.stdout.write(text + "\n")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from .task import Found, Progress, Task, preserving
+from .task import Found, Progress, Task, c_in
 
 
 def invert(task: Task, iterations: int = 0) -> Found:
@@ -24,11 +24,11 @@ def invert(task: Task, iterations: int = 0) -> Found:
     x = task.latent
     levels = [x]
     with torch.no_grad():
-        for n, (sigma, low) in enumerate(reversed(task.steps), 1):
-            there = x * (preserving(sigma) / preserving(low))
+        for n, (sigma, sigma_next) in enumerate(reversed(task.steps), 1):
+            noisier = x * (c_in(sigma_next) / c_in(sigma))
             for _ in range(1 + iterations):
-                there = x + (sigma - low) * task.noise(there, sigma, task.source)
-            x = there
+                noisier = x + (sigma - sigma_next) * task.noise(noisier, sigma, task.source)
+            x = noisier
             levels.append(x)
             task.watch(Progress(n, len(task.steps), task.latent))
     return Found(torch.stack(levels[::-1]))

@@ -15,4 +15,4 @@ from .task import Found, Task
 
 def invert(task: Task, iterations: int = 0, *, shared: bool = False) -> Found:
     """DDIM inversion to be put back; `iterations` and errors as `ddim.invert`."""
-    return replace(ddim.invert(task, iterations), put_back=True, shared=shared)
+    return replace(ddim.invert(task, iterations), restore_source=True, shared=shared)

@@ -67,8 +67,8 @@ class Options:
 
     def suits(self, sampler: str) -> bool:
         """Whether a sampler of this name can follow what will be found."""
-        put_back = ("direct", "direct-shared", "edit-friendly", "noise")
-        return self.method in put_back or sampler in FOLLOWING
+        restore_source = ("direct", "direct-shared", "edit-friendly", "noise")
+        return self.method in restore_source or sampler in FOLLOWING
 
     def __call__(self, task: Task, draw: Draw = drawn) -> Found:
         """Do it; methods that add noise `draw` it."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ddim
-from .task import Found, Progress, Task, preserving
+from .task import Found, Progress, Task, c_in
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def invert(task: Task, schedule: Schedule | None = None, iterations: int = 0) ->
         return replace(task, watch=watch)
 
     pivot = ddim.invert(part(0), iterations)
-    return replace(pivot, nulls=optimise(part(walk), pivot.trajectory, schedule))
+    return replace(pivot, null_embeddings=optimise(part(walk), pivot.trajectory, schedule))
 
 
 def optimise(task: Task, pivot: Tensor, schedule: Schedule) -> Tensor:
@@ -76,9 +76,9 @@ def optimise(task: Task, pivot: Tensor, schedule: Schedule) -> Tensor:
     that is not finite, and for patches of the network that no gradient can pass.
     """
     x, found = pivot[0], task.negative.tokens.to(pivot.dtype)
-    nulls: list[Tensor] = []
+    null_embeddings: list[Tensor] = []
     total = len(task.steps) * schedule.inner_steps
-    for n, (sigma, low) in enumerate(task.steps):
+    for n, (sigma, sigma_next) in enumerate(task.steps):
         with torch.no_grad():
             (source,) = task.denoise(x, sigma, task.source)
         null = found.clone().requires_grad_()
@@ -91,13 +91,13 @@ def optimise(task: Task, pivot: Tensor, schedule: Schedule) -> Tensor:
             if not noise.requires_grad:  # guidance of 1 leaves the null text out
                 break
             seen = noise.detach()
-            miss = (x + (low - sigma) * seen - pivot[n + 1]) / preserving(low)
+            miss = (x + (sigma_next - sigma) * seen - pivot[n + 1]) * c_in(sigma_next)
             losses = miss.square().flatten(1).mean(1)
             _check(losses, n, schedule)
             progress = Progress(n * schedule.inner_steps + inner, total, x - sigma * seen)
             task.watch(replace(progress, loss=float(losses.mean())))
             before = null.detach().clone()
-            slope = 2 * (low - sigma) / preserving(low) / miss[0].numel()
+            slope = 2 * (sigma_next - sigma) * c_in(sigma_next) / miss[0].numel()
             null.grad = gradient(noise, null, slope * miss)
             adam.step()
             with torch.no_grad():
@@ -106,11 +106,11 @@ def optimise(task: Task, pivot: Tensor, schedule: Schedule) -> Tensor:
             if done.all():
                 break
         found = null.detach()
-        nulls.append(found)
+        null_embeddings.append(found)
         with torch.no_grad():
             noise = task.guided(x, sigma, replace(task.negative, tokens=found), source)
-            x = x + (low - sigma) * noise
-    return torch.stack(nulls)
+            x = x + (sigma_next - sigma) * noise
+    return torch.stack(null_embeddings)
 
 
 def _check(losses: Tensor, step: int, schedule: Schedule) -> None:

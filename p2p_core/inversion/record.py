@@ -46,6 +46,24 @@ class Spacing:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What a host is about to sample with, to be held against an inversion."""
+
+    probe: Tensor
+    """`probed` of the model's weights."""
+    prompt: str
+    source: Tensor
+    """The source text's embedding: float[rows tokens channels]."""
+    negative: Tensor
+    """The negative text's, likewise."""
+    sigmas: Tensor
+    """float[levels]."""
+    spacing: Spacing | None
+    sampler: str
+    guidance: float
+
+
+@dataclass(frozen=True)
 class Inversion:
     """How to sample so that given images come out of a source prompt.
 
@@ -82,10 +100,10 @@ class Inversion:
         """Write a safetensors file that appears whole or not at all; raises `OSError`."""
         tensors = {name: getattr(self, name) for name in TENSORS}
         tensors["trajectory"] = self.found.trajectory
-        if self.found.nulls is not None:
-            tensors["nulls"] = self.found.nulls
+        if self.found.null_embeddings is not None:
+            tensors["nulls"] = self.found.null_embeddings
         facts = {name: getattr(self, name) for name in FACTS}
-        facts |= {name: getattr(self.found, name) for name in FLAGS}
+        facts |= {name: getattr(self.found, field) for name, field in FLAGS.items()}
         facts |= {} if self.spacing is None else asdict(self.spacing)
         storage.write(path, tensors, facts)
 
@@ -94,13 +112,26 @@ class Inversion:
         """Read a file that `save` wrote; raises `ValueError` for any other."""
         tensors, facts = storage.read(path)
         facts["psnr"] = tuple(facts["psnr"])
-        found: dict[str, Any] = {name: facts[name] for name in FLAGS}
+        found: dict[str, Any] = {field: facts[name] for name, field in FLAGS.items()}
         own: dict[str, Any] = {name: tensors[name] for name in TENSORS}
         own |= {name: facts[name] for name in FACTS}
         spaced = [facts.get(field.name) for field in fields(Spacing)]
         if None not in spaced:
             own["spacing"] = Spacing(*spaced)  # pyright: ignore[reportArgumentType]
         return cls(found=Found(tensors["trajectory"], tensors.get("nulls"), **found), **own)
+
+    @property
+    def restored(self) -> Found | None:
+        """What the sources' rows are set to at every level, where they are."""
+        return self.found if self.found.restore_source else None
+
+    def check(self, run: Facts) -> None:
+        """Raises `ValueError` naming what is not as it was when the image was inverted."""
+        self.check_model(run.probe)
+        self.check_texts(run.prompt, run.source, run.negative)
+        self.check_schedule(run.sigmas, run.spacing)
+        self.check_sampler(run.sampler)
+        self.check_guidance(run.guidance)
 
     def check_model(self, probe: Tensor) -> None:
         """Raises `ValueError` if `probe` is not of the model that the inversion was made with."""
@@ -126,11 +157,11 @@ class Inversion:
                     f"Expected the {name} conditioning that the inversion was made with, got "
                     "another. Use the same text encoder and the same negative prompt for both."
                 )
-        nulls = self.found.nulls
-        if nulls is not None and nulls.shape[2:] != negative.shape[1:]:
+        null_embeddings = self.found.null_embeddings
+        if null_embeddings is not None and null_embeddings.shape[2:] != negative.shape[1:]:
             raise ValueError(
                 f"Expected null texts of {list(negative.shape[1:])} tokens and channels, as the "
-                f"text encoder has, got {list(nulls.shape[2:])}. Invert the image anew."
+                f"text encoder has, got {list(null_embeddings.shape[2:])}. Invert the image anew."
             )
 
     def check_schedule(self, sigmas: Tensor, spacing: Spacing | None = None) -> None:
@@ -158,7 +189,7 @@ class Inversion:
 
     def check_sampler(self, name: str) -> None:
         """Raises `ValueError` for a sampler that does not go back along the inversion."""
-        if not self.found.put_back and name not in FOLLOWING:
+        if not self.found.restore_source and name not in FOLLOWING:
             raise ValueError(
                 f"Expected the sampler euler for an inversion by {self.method}, got {name}. Choose "
                 "euler, or invert by the method direct, which any sampler can follow."
@@ -166,7 +197,7 @@ class Inversion:
 
     def check_guidance(self, guidance: float) -> None:
         """Raises `ValueError` for another guidance than null texts were optimised for."""
-        if self.found.nulls is not None and guidance != self.guidance:
+        if self.found.null_embeddings is not None and guidance != self.guidance:
             raise ValueError(
                 f"Expected a cfg of {self.guidance:g}, which the null texts were optimised for, "
                 f"got {guidance:g}. Set cfg to {self.guidance:g}, or invert with the other."
@@ -190,7 +221,12 @@ FOLLOWING = ("euler", "ddim")
 """Samplers that go back along a walk of DDIM steps: two names of one."""
 TENSORS = ("sigmas", "latent", "reconstruction", "source", "negative", "probe")
 FACTS = ("method", "prompt", "guidance", "psnr", "proximal")
-FLAGS = ("put_back", "shared", "source_as_negative")
+FLAGS = {
+    "put_back": "restore_source",
+    "shared": "shared",
+    "source_as_negative": "source_as_negative",
+}
+"""In a file → in `Found`."""
 
 
 def probed(weights: Mapping[str, Tensor]) -> Tensor:

@@ -43,17 +43,17 @@ class Guide(Protocol):
     """The image that guidance makes of a host's two predictions, differentiable in them."""
 
     def __call__(
-        self, x: Tensor, sigma: float, source: Tensor, against: Tensor, null: Embedding
+        self, x: Tensor, sigma: float, source: Tensor, uncond: Tensor, null: Embedding
     ) -> Tensor:
-        """`source` and `against` are the predictions for the source text and for `null`."""
+        """`source` and `uncond` are the predictions for the source text and for `null`."""
         ...
 
 
 def classifier_free(guidance: float) -> Guide:
     """Plain guidance by a scale; at 1 the null text does not count (Ho & Salimans 2021)."""
 
-    def guide(x: Tensor, sigma: float, source: Tensor, against: Tensor, null: Embedding) -> Tensor:
-        return source if guidance == 1 else against + guidance * (source - against)
+    def guide(x: Tensor, sigma: float, source: Tensor, uncond: Tensor, null: Embedding) -> Tensor:
+        return source if guidance == 1 else uncond + guidance * (source - uncond)
 
     return guide
 
@@ -123,15 +123,18 @@ class Task:
         `source` is the prediction for the source text, where it is known.
         """
         if source is None:
-            source, against = self.denoise(x, sigma, self.source, null)
+            source, uncond = self.denoise(x, sigma, self.source, null)
         else:
-            (against,) = self.denoise(x, sigma, None, null)
-        return (x - self.guide(x, sigma, source, against, null)) / sigma
+            (uncond,) = self.denoise(x, sigma, None, null)
+        return (x - self.guide(x, sigma, source, uncond, null)) / sigma
 
 
-def preserving(sigma: float) -> float:
-    """What to divide an x at level σ by, to have it as diffusion models see it: √(1 + σ²)."""
-    return sqrt(1 + sigma * sigma)
+def c_in(sigma: float) -> float:
+    """What to multiply an x at level σ with, to have it as diffusion models see it: 1/√(1 + σ²).
+
+    Karras et al. 2022, for data of unit variance.
+    """
+    return 1 / sqrt(1 + sigma * sigma)
 
 
 @dataclass(frozen=True)
@@ -140,30 +143,44 @@ class Found:
 
     trajectory: Tensor
     """float[levels images channels height width], from the noisiest level to the image itself."""
-    nulls: Tensor | None = None
+    null_embeddings: Tensor | None = None
     """float[steps images tokens channels]: the negative tokens of each step; None: as given."""
-    put_back: bool = False
+    restore_source: bool = False
     """Whether the source's row is set to the trajectory at every level."""
     shared: bool = False
-    """Whether the edited rows are moved by as much as their source when it is put back."""
+    """Whether the edited rows are moved by as much as their source when it is restored."""
     source_as_negative: bool = False
     """Whether the source text is the negative one."""
 
+    def null_embeddings_at(self, progress: float) -> Tensor | None:
+        """The negative tokens at this progress of sampling, 0–1; None: as given.
+
+        float[images tokens channels].
+        """
+        if self.null_embeddings is None:
+            return None
+        steps = len(self.null_embeddings)
+        return self.null_embeddings[min(int(progress * steps + 1e-3), steps - 1)]
+
     def cpu(self) -> Found:
         """The same in main memory, outside any graph of gradients."""
-        nulls = None if self.nulls is None else self.nulls.detach().cpu()
-        return replace(self, trajectory=self.trajectory.detach().cpu(), nulls=nulls)
+        null_embeddings = (
+            None if self.null_embeddings is None else self.null_embeddings.detach().cpu()
+        )
+        return replace(
+            self, trajectory=self.trajectory.detach().cpu(), null_embeddings=null_embeddings
+        )
 
 
 def replay(task: Task, found: Found) -> Tensor:
     """The source image as sampling will make it: float[images channels height width]."""
-    if found.put_back:
+    if found.restore_source:
         return found.trajectory[-1]
     x = found.trajectory[0]
-    for n, (sigma, low) in enumerate(task.steps):
+    for n, (sigma, sigma_next) in enumerate(task.steps):
         null = task.source if found.source_as_negative else task.negative
-        if found.nulls is not None:
-            null = Embedding(found.nulls[n], null.rest)
-        x = x + (low - sigma) * task.guided(x, sigma, null)
+        if found.null_embeddings is not None:
+            null = Embedding(found.null_embeddings[n], null.rest)
+        x = x + (sigma_next - sigma) * task.guided(x, sigma, null)
         task.watch(Progress(n + 1, len(task.steps), x))
     return x

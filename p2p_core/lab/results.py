@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Book:
+class Results:
     """Results as they come: a line for each case and method, in a folder of its own.
 
     A case that is written down again by the same method is still one: what is said last counts, and
@@ -34,8 +34,8 @@ class Book:
     plan: Mapping[str, Any]
 
     @classmethod
-    def open(cls, folder: Path, plan: Mapping[str, Any]) -> Book:
-        """The folder's book; raises `ValueError` for one of another plan."""
+    def open(cls, folder: Path, plan: Mapping[str, Any]) -> Results:
+        """The folder's results; raises `ValueError` for one of another plan."""
         path = folder / PLAN
         if path.exists():
             before = json.loads(path.read_text())

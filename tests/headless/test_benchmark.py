@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import pytest
 
-from p2p_core.lab.results import Book
+from p2p_core.lab.results import Results
 from p2p_core.lab.shapes import benchmark
 from p2p_core.lab.shapes.benchmark import Plan, measure, report
 from p2p_core.lab.shapes.cases import KINDS
@@ -38,20 +38,20 @@ def test_a_run_that_is_stopped_goes_on_and_counts_nothing_twice(lab, tmp_path, m
             made.append(args)
             return lab.make(*args)
 
-    book = Book.open(tmp_path, asdict(PLAN))
+    results = Results.open(tmp_path, asdict(PLAN))
     with pytest.raises(KeyboardInterrupt):
-        measure(Stopping(), book, 3, PLAN.seed)
-    assert len(book.rows()) == 4
-    measure(lab, book, 3, PLAN.seed)
-    measure(lab, book, 3, PLAN.seed)
-    rows = [(row["case"], row["method"]) for row in book.rows()]
+        measure(Stopping(), results, 3, PLAN.seed)
+    assert len(results.rows()) == 4
+    measure(lab, results, 3, PLAN.seed)
+    measure(lab, results, 3, PLAN.seed)
+    rows = [(row["case"], row["method"]) for row in results.rows()]
     assert rows == [(case, method) for case in range(3) for method in methods]
 
 
 def test_every_method_and_every_figure(lab, tmp_path):
-    book = Book.open(tmp_path, asdict(PLAN))
-    measure(lab, book, 1, PLAN.seed)
-    summary = report(book, PLAN)
+    results = Results.open(tmp_path, asdict(PLAN))
+    measure(lab, results, 1, PLAN.seed)
+    summary = report(results, PLAN)
     assert summary == json.loads((tmp_path / "report.json").read_text())
     assert set(summary["methods"]) == set(METHODS)
     for name, method in METHODS.items():

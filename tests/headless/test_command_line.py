@@ -325,7 +325,8 @@ def test_an_inversion_says_where_it_is(p2p, tmp_path, photo):
     assert f"inversion: {kept}" in told.splitlines()
     assert p2p("invert", *about, *fast)[0] == 0
     one, other = (
-        Inversion.load(tmp_path / name / kept.name).found.nulls for name in ("slow", "fast")
+        Inversion.load(tmp_path / name / kept.name).found.null_embeddings
+        for name in ("slow", "fast")
     )
     assert (one[0] - one[1]).abs().max() <= 1e-5 < (other[0] - other[1]).abs().max()
     status, _, error = p2p("invert", *about, *slow, "--learning-rate", "0")

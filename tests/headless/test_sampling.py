@@ -125,7 +125,7 @@ def test_images_are_inverted_and_edited(method, model):
     )
     assert relative(result.source, inversion.reconstruction) <= ACROSS_BATCHES
     assert relative(result.edited, result.source) > 1e-4
-    if inversion.found.put_back:
+    if inversion.found.restore_source:
         assert relative(result.source, latent) <= TOLERANCE
     assert not any(p.grad is not None for p in model.pipeline.unet.parameters())
 

@@ -11,7 +11,7 @@ from runs import PROMPT, Settings, relative
 from p2p_core.controller import Rows
 from p2p_core.edits import SelfInjection, WordSwap
 from p2p_core.hosts.comfyui.attention import attach
-from p2p_core.hosts.comfyui.conditioning import Carried, batched, build_controller
+from p2p_core.hosts.comfyui.conditioning import Payload, batched, build_controller
 from p2p_core.schedules import Schedule, Window
 
 NEVER = Window(0.0, 0.0)
@@ -99,7 +99,7 @@ def test_an_area_of_the_positive_leaves_the_negative_alone(demo, p2p, latent):
     """The host copies an area, uuid and all, to the negative; one of everything changes nothing."""
     encoded = build_controller(demo.clip, PROMPT, [(swap(),)])
     (cond, extra) = batched(
-        encoded.conditioning, Carried(encoded.controller, Rows(1, 1)), "positive"
+        encoded.conditioning, Payload(encoded.controller, Rows(1, 1)), "positive"
     )[0]
     plain = p2p([(swap(),)], latent, Settings())
     noise = comfy.sample.prepare_noise(latent["samples"], Settings().seed).repeat(2, 1, 1, 1)

@@ -283,7 +283,7 @@ def test_the_same_inversion_twice_and_nothing_left_changed(demo, image):
     method = Options("null-text", SHORT)
     (first, one), (second, two) = (_invert(demo, image, method) for _ in range(2))
     assert torch.equal(first.trajectory, second.trajectory)
-    assert torch.equal(first.nulls, second.nulls)
+    assert torch.equal(first.null_embeddings, second.null_embeddings)
     assert torch.equal(one, two)
     after = demo.model.model.state_dict()
     assert all(torch.equal(after[key], value) for key, value in weights.items())

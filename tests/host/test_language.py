@@ -115,15 +115,15 @@ def test_two_chunks_with_prompt_weights(demo, p2p, latent):
 def test_one_chunk_refined_to_two(demo, p2p, latent):
     """The source's tokens stand in the batch twice; both copies' attention is theirs."""
     text = PROMPT + ", by the sand" * 25
-    carried = mapping(demo, text)
-    assert carried.shape == (77, 154)
-    new = carried.sum(0) == 0
+    matrix = mapping(demo, text)
+    assert matrix.shape == (77, 154)
+    new = matrix.sum(0) == 0
     assert new[7:75].all()
-    assert torch.equal(carried[1:7, 1:7], torch.eye(6))
+    assert torch.equal(matrix[1:7, 1:7], torch.eye(6))
 
     def edit(source, edited, step):
         once = source[..., :77] + source[..., 77:]
-        return torch.where(new, edited, once @ carried)
+        return torch.where(new, edited, once @ matrix)
 
     chain = (Refine(text, schedule=Schedule(), self_injection=NO_SELF),)
     agrees(p2p([chain], latent, SETTINGS), oracle(demo, latent, [PROMPT, text], edit))

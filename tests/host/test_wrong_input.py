@@ -9,7 +9,7 @@ from runs import PROMPT, Settings, call
 
 from p2p_core.edits import Reweight, WordSwap
 from p2p_core.hosts.comfyui.attention import attach
-from p2p_core.hosts.comfyui.conditioning import Carried, batched, build_controller
+from p2p_core.hosts.comfyui.conditioning import Payload, batched, build_controller
 from p2p_core.hosts.comfyui.demo import load_demo
 from p2p_core.hosts.comfyui.sampling import EditGuider, sample
 
@@ -141,7 +141,7 @@ def test_latent_rows_that_the_controller_did_not_make(demo, latent):
     from p2p_core.controller import Rows
 
     encoded = build_controller(demo.clip, PROMPT, [SWAP])
-    positive = batched(encoded.conditioning, Carried(encoded.controller, Rows(1, 1)), "positive")
+    positive = batched(encoded.conditioning, Payload(encoded.controller, Rows(1, 1)), "positive")
     noise = torch.zeros(4, 4, 16, 16)
     with pytest.raises(ValueError, match=r"Expected 2 latent rows .* got 4"):
         comfy.sample.sample(

@@ -233,15 +233,15 @@ def test_special_tokens_take_the_sources_at_their_own_places(before, after, wind
     read, size = reader(window=window), window + 2
     source, edited = read(" ".join(["cat"] * before)), read(" ".join(["cat"] * after))
     draft = revise(Draft.of(source.text), source, edited, 0)
-    carried = mapper(source, edited, align(draft, source, edited, (0,)))
+    matrix = mapper(source, edited, align(draft, source, edited, (0,)))
     here, there = specials(source), specials(edited)
     starts, to_starts = (range(0, prompt.length, size) for prompt in (source, edited))
     if source.length == edited.length:
         expected = torch.eye(source.length)[:, there]
         end, to_end = (words + 1 + 2 * ((words - 1) // window) for words in (before, after))
         expected[:, there.index(to_end)] = torch.eye(source.length)[end]
-        assert torch.equal(carried[:, there], expected)
+        assert torch.equal(matrix[:, there], expected)
         return
-    assert torch.allclose(carried[here].sum(1), torch.ones(len(here)))
-    assert (carried[:, there].sum(0) > 0).all()
-    assert torch.allclose(carried[starts][:, to_starts].sum(1), torch.ones(len(starts)))
+    assert torch.allclose(matrix[here].sum(1), torch.ones(len(here)))
+    assert (matrix[:, there].sum(0) > 0).all()
+    assert torch.allclose(matrix[starts][:, to_starts].sum(1), torch.ones(len(starts)))

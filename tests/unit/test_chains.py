@@ -206,12 +206,12 @@ def expected_map(case, progress, window, m_source, m_edited):
 
     shares = {n: alpha(case.chain[n].schedule or Schedule()) for n in holders}
     longest = torch.stack(list(shares.values())).amax(0)
-    result, carried = m_edited, m_source @ mapper
+    result, injected = m_edited, m_source @ mapper
     for n in holders:
         link = case.chain[n]
         own = (written == n) & (not isinstance(link, Refine) or link.inject_swapped)
         share = shares[n] * ((written == -1) | own) * (mapper.sum(0) > 0)
-        result = share * carried + (1 - share) * result
+        result = share * injected + (1 - share) * result
     for link in (link for link in case.chain if isinstance(link, Reweight)):
         share = longest if link.schedule is None else alpha(link.schedule)
         result = result.clone()
@@ -251,10 +251,10 @@ def check(source, cases, window, sources, progress):
     )
     cross = CrossEdit.of(edits, rows.total, torch.device("cpu"))
     ours = attention(q, k, v) if cross is None else cross.attend(attention, q, k, v)
-    m_source = explicit_maps(q[list(rows.block(-1))], keys[0])
+    m_source = explicit_maps(q[rows.source_block], keys[0])
     expected = [output_of(m_source, values[0])]
     for n, case in enumerate(cases):
-        own = explicit_maps(q[list(rows.block(n))], keys[n + 1])
+        own = explicit_maps(q[rows.block(n)], keys[n + 1])
         edited, reaches = expected_map(case, progress, window, m_source, own)
         expected.append(output_of(edited, values[n + 1]))
         assert moments[n].self_reaches == reaches

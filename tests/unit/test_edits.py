@@ -353,5 +353,5 @@ def test_rows_that_are_not_finite_are_named():
 
 def test_a_controller_is_itself_wherever_it_is_copied_to():
     controller = plan(SOURCE, [(WordSwap("cat", "dog"),)], reader())
-    carried = copy.deepcopy({"entries": [controller]})
-    assert carried["entries"][0] is controller
+    copied = copy.deepcopy({"entries": [controller]})
+    assert copied["entries"][0] is controller

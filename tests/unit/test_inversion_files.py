@@ -67,7 +67,7 @@ def test_what_is_saved_is_loaded(path, inversion):
     for name in ("sigmas", "latent", "reconstruction", "source", "negative", "probe"):
         assert torch.equal(getattr(again, name), getattr(inversion, name))
     assert torch.equal(again.found.trajectory, inversion.found.trajectory)
-    assert torch.equal(again.found.nulls, inversion.found.nulls)
+    assert torch.equal(again.found.null_embeddings, inversion.found.null_embeddings)
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -236,6 +236,6 @@ def test_levels_that_differ_are_named_by_what_differs(spacing, said, inversion):
 def test_null_texts_of_another_text_encoder(inversion):
     texts = (random(1, 7, 6), random(1, 7, 6) + 1)
     inversion.check_texts("a cat", *texts)
-    wide = replace(inversion, found=replace(inversion.found, nulls=random(3, 2, 7, 8)))
+    wide = replace(inversion, found=replace(inversion.found, null_embeddings=random(3, 2, 7, 8)))
     with pytest.raises(ValueError, match=r"null texts of \[7, 6\] .* got \[7, 8\]"):
         wide.check_texts("a cat", *texts)

@@ -5,7 +5,7 @@ import torch
 
 from p2p_core.inversion.gradients import modifying, recomputed
 from p2p_core.inversion.null_text import REFERENCE, Schedule, gradient, invert
-from p2p_core.inversion.task import Embedding, Task, classifier_free, preserving, replay
+from p2p_core.inversion.task import Embedding, Task, c_in, classifier_free, replay
 
 SIGMAS = (8.0, 4.0, 2.0, 1.0, 0.0)
 CFG = 3.0
@@ -52,13 +52,13 @@ def authors(task, pivot, schedule, guided=plain):
     Returns the null texts, how many steps were taken, and where sampling ends.
     """
     x, null, found, steps = pivot[0], task.negative.tokens, [], 0
-    for n, (sigma, low) in enumerate(task.steps):
+    for n, (sigma, sigma_next) in enumerate(task.steps):
         null = null.clone().requires_grad_()
         adam = torch.optim.Adam([null], lr=schedule.learning_rate * (1 - n / 100))
         for _ in range(schedule.inner_steps):
             source, against = task.denoise(x, sigma, task.source, Embedding(null))
-            end = x + (low - sigma) * (x - guided(source, against)) / sigma
-            loss = ((end - pivot[n + 1]) / preserving(low)).square().mean()
+            end = x + (sigma_next - sigma) * (x - guided(source, against)) / sigma
+            loss = ((end - pivot[n + 1]) * c_in(sigma_next)).square().mean()
             (null.grad,) = torch.autograd.grad(loss, null)
             adam.step()
             steps += 1
@@ -67,7 +67,7 @@ def authors(task, pivot, schedule, guided=plain):
         null = null.detach()
         found.append(null)
         source, against = task.denoise(x, sigma, task.source, Embedding(null))
-        x = x + (low - sigma) * (x - guided(source, against)) / sigma
+        x = x + (sigma_next - sigma) * (x - guided(source, against)) / sigma
     return torch.stack(found), steps, x
 
 
@@ -79,7 +79,7 @@ def test_null_texts_as_the_authors_find_them(early_stop):
     one = task(watch=lambda progress: losses.append(progress.loss))
     found = invert(one, schedule)
     theirs, steps, _ = authors(one, found.trajectory, schedule)
-    assert (found.nulls - theirs).abs().max() <= 1e-9
+    assert (found.null_embeddings - theirs).abs().max() <= 1e-9
     assert len([loss for loss in losses if loss is not None]) == steps
     assert steps == len(SIGMAS) - 1 if early_stop == 1e9 else steps > len(SIGMAS) - 1
 
@@ -96,7 +96,9 @@ def test_images_are_optimised_as_each_by_itself():
             *(Embedding(text.tokens[n : n + 1]) for text in (both.source, both.negative)),
             both.guide,
         )
-        assert (invert(alone, schedule).nulls[:, 0] - found.nulls[:, n]).abs().max() <= 1e-9
+        assert (
+            invert(alone, schedule).null_embeddings[:, 0] - found.null_embeddings[:, n]
+        ).abs().max() <= 1e-9
 
 
 def test_texts_stand_in_their_own_places():
@@ -112,7 +114,7 @@ def test_null_texts_of_another_guidance():
     schedule = Schedule(10, 3e-2, 0.0)
     found = invert(one, schedule)
     theirs, _, end = authors(one, found.trajectory, schedule, rescaled)
-    assert (found.nulls - theirs).abs().max() <= 1e-9
+    assert (found.null_embeddings - theirs).abs().max() <= 1e-9
     assert (replay(one, found) - end).abs().max() <= 1e-9
     assert (replay(task(), found) - end).abs().max() > 1e-2
 
@@ -120,7 +122,7 @@ def test_null_texts_of_another_guidance():
 def test_guidance_without_a_null_text_leaves_it_as_it_was():
     one = task(guide=classifier_free(1.0))
     found = invert(one, Schedule(3))
-    assert torch.equal(found.nulls, one.negative.tokens.expand_as(found.nulls))
+    assert torch.equal(found.null_embeddings, one.negative.tokens.expand_as(found.null_embeddings))
 
 
 def test_a_loss_that_is_not_finite_is_said():

@@ -157,11 +157,11 @@ def test_other_token_counts_get_the_sum_divided_and_later_words_their_own_column
     """The reference shifts every word after such a swap to a wrong column; this must not."""
     branch = swap("a cat on grass", ("cat", "big red dog"))
     assert branch.edited.text == "a big red dog on grass"
-    carried = branch.mapper
-    assert torch.allclose(carried[2, 2:5], torch.full((3,), 1 / 3))
-    assert carried[3, 5] == carried[4, 6] == 1  # on, grass
-    assert carried[5, 7] == 1  # the end token
-    assert torch.equal(carried[:, 8:], torch.eye(77)[:, 8:])  # padding its own place
+    matrix = branch.mapper
+    assert torch.allclose(matrix[2, 2:5], torch.full((3,), 1 / 3))
+    assert matrix[3, 5] == matrix[4, 6] == 1  # on, grass
+    assert matrix[5, 7] == 1  # the end token
+    assert torch.equal(matrix[:, 8:], torch.eye(77)[:, 8:])  # padding its own place
     back = swap("a big red dog on grass", ("big red dog", "cat"))
     assert torch.equal(back.mapper[2:5, 2], torch.ones(3))
     assert back.mapper[5, 3] == 1
@@ -238,7 +238,7 @@ def test_branch_acts_in_its_windows():
 def test_rows_are_sources_first_then_edits_block_by_block():
     rows = Rows(sources=2, edits=3)
     assert rows.total == 8
-    assert [list(rows.block(n)) for n in (-1, 0, 1, 2)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [[*range(8)[block]] for block in rows.blocks] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert list(rows.pairs(1)) == [(4, 0), (5, 1)]
 
 
@@ -246,8 +246,8 @@ def test_mapper_of_prompts_with_different_chunk_counts_loses_no_padding():
     read = reader()
     source, edited = read("cat"), read(" ".join(["cat"] * 80))
     draft = Draft.of("cat").replace(0, 3, edited.text, 0)
-    carried = mapper(source, edited, align(draft, source, edited))
-    assert torch.allclose(carried.sum(1), torch.ones(77), atol=1e-5)
+    matrix = mapper(source, edited, align(draft, source, edited))
+    assert torch.allclose(matrix.sum(1), torch.ones(77), atol=1e-5)
 
 
 def test_controller_is_a_value():

@@ -23,7 +23,7 @@ from ...noise import SharedNoise
 from ...schedules import progress
 from .checking import Witness
 from .compiling import uncompiled_if_unguarded
-from .conditioning import CARRIED_KEY, Carried
+from .conditioning import PAYLOAD_KEY, Payload
 from .families import family_of
 
 RUN_KEY = "p2p_run"
@@ -32,21 +32,22 @@ RUN_KEY = "p2p_run"
 KEPT_CALLS = 16
 """How many kinds of call a run remembers: windows make a handful, ramps one a step."""
 
-class Run:
+
+class RunState:
     """One sampling run: its noise levels, and which conditionings carry edits or are looked at."""
 
     def __init__(
         self,
         sigmas: Sequence[float],
-        carried: dict[Any, Carried],
+        payloads: dict[Any, Payload],
         size: torch.Size,
         noise: SharedNoise | None,
     ) -> None:
-        self.sigmas = next((c.sigmas for c in carried.values() if c.sigmas), tuple(sigmas))
-        self.carried = carried
+        self.sigmas = next((c.sigmas for c in payloads.values() if c.sigmas), tuple(sigmas))
+        self.payloads = payloads
         self.size = size
         self.noise = noise
-        self.witness = Witness(any(c.continues for c in carried.values()))
+        self.witness = Witness(any(c.continues for c in payloads.values()))
         self._calls: dict[Any, tuple[CrossEdit | None, SelfEdit | None]] = {}
 
     def tokens(self, options: dict[str, Any], texts: Tensor) -> Tensor:
@@ -55,9 +56,10 @@ class Run:
         here = progress(float(options["sigmas"][0]), self.sigmas)
         chunk = texts.shape[0] // len(uuids)
         for n, name in enumerate(uuids):
-            nulls = self.carried[name].nulls if name in self.carried else None
-            if nulls is not None:
-                now = nulls[min(int(here * len(nulls) + 1e-3), len(nulls) - 1)].to(texts)
+            found = self.payloads[name].found if name in self.payloads else None
+            now = found.null_embeddings_at(here) if found is not None else None
+            if now is not None:
+                now = now.to(texts)
                 copies = (chunk // now.shape[0], texts.shape[1] // now.shape[1], 1)
                 texts = texts.clone()
                 texts[n * chunk : (n + 1) * chunk] = now.repeat(copies)
@@ -73,8 +75,8 @@ class Run:
         return [
             Look(maps, n * chunk, (n + 1) * chunk, here)
             for n, name in enumerate(uuids)
-            if name in self.carried
-            for maps in self.carried[name].maps
+            if name in self.payloads
+            for maps in self.payloads[name].maps
         ]
 
     def edits(
@@ -84,7 +86,7 @@ class Run:
         uuids = tuple(options["uuids"])
         self.witness.asked.update(uuids)
         here = progress(float(options["sigmas"][0]), self.sigmas)
-        editing = (self.carried[n].controller for n in uuids if n in self.carried)
+        editing = (self.payloads[n].controller for n in uuids if n in self.payloads)
         weights = tuple(c.weights(here) for c in editing if c is not None)
         key = (uuids, weights, x.shape, x.device, tokens)
         if key not in self._calls:
@@ -100,9 +102,9 @@ class Run:
         """Row edits and self-attention reaches of a call with these conditionings, in order."""
         chunk = x.shape[0] // len(uuids)
         for n, name in enumerate(uuids):
-            if name not in self.carried:
+            if name not in self.payloads:
                 continue
-            controller, layout = self.carried[name].controller, self.carried[name].rows
+            controller, layout = self.payloads[name].controller, self.payloads[name].rows
             if controller is None:
                 continue
             if chunk != layout.total:
@@ -112,7 +114,7 @@ class Run:
                     "Something splits or multiplies the rows while they are sampled: give tiled "
                     "diffusion a tile batch size of 1, and take context windows off the model."
                 )
-            self.witness.compare_start(x[n * chunk : (n + 1) * chunk], self.carried[name])
+            self.witness.compare_start(x[n * chunk : (n + 1) * chunk], self.payloads[name])
             yield from row_edits(controller, layout, n * chunk, here, tokens)
 
 
@@ -164,27 +166,27 @@ def _start_run(
 
     Raises `ValueError` if an edit was left out, see `Witness.check_edits`.
     """
-    carried: dict[Any, Carried] = {}
+    payloads: dict[Any, Payload] = {}
     for name in sorted(guider.conds, key=lambda name: name != "positive"):
         for conditioning in guider.conds[name]:
-            if CARRIED_KEY in conditioning and conditioning["uuid"] not in carried:
-                carried[conditioning["uuid"]] = conditioning[CARRIED_KEY]
-            elif CARRIED_KEY in conditioning:
+            if PAYLOAD_KEY in conditioning and conditioning["uuid"] not in payloads:
+                payloads[conditioning["uuid"]] = conditioning[PAYLOAD_KEY]
+            elif PAYLOAD_KEY in conditioning:
                 # the host copied an area of the positive, uuid and all, to the negative
                 conditioning["uuid"] = uuid.uuid4()
     options = extra_args["model_options"]["transformer_options"]
     conds = [cond for conds in guider.conds.values() for cond in conds]
-    sources = {c.rows.sources for c in carried.values() if c.controller is not None}
+    sources = {c.rows.sources for c in payloads.values() if c.controller is not None}
     shared = SharedNoise(len(noise), sources.pop(), _widths(conds)) if len(sources) == 1 else None
-    run = options[RUN_KEY] = Run(sigmas.tolist(), carried, noise.shape[-2:], shared)
+    run = options[RUN_KEY] = RunState(sigmas.tolist(), payloads, noise.shape[-2:], shared)
     try:
         with shared or nullcontext():
             result = executor(guider, sigmas, extra_args, callback, noise, *rest, **named)
     except ValueError:  # it may be what follows from an edit that was left out
-        run.witness.check_edits(conds, carried, run.sigmas)
+        run.witness.check_edits(conds, payloads, run.sigmas)
         raise
     else:
-        run.witness.check_edits(conds, carried, run.sigmas)
+        run.witness.check_edits(conds, payloads, run.sigmas)
         return result
     finally:
         del options[RUN_KEY]

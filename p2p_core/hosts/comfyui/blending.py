@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from functools import partial, wraps
 from typing import Any
 
@@ -42,7 +41,7 @@ class _Blended:
 
     def __init__(self, model: Any, blending: Blending, seed: int) -> None:
         self._model, self._blending = model, blending
-        self.noised = partial(_noised, model, list(blending.rows.block(-1)), seed)
+        self.noised = partial(_noised, model, blending.rows.source_block, seed)
 
     def __call__(self, x: Tensor, sigma: Tensor, *args: Any, **named: Any) -> Tensor:
         level = float(sigma.flatten()[0])
@@ -55,16 +54,16 @@ class _Blended:
         return getattr(self._model, name)
 
 
-def _noised(model: Any, sources: Sequence[int], seed: int, latent: Tensor, sigma: float) -> Tensor:
+def _noised(model: Any, sources: slice, seed: int, latent: Tensor, sigma: float) -> Tensor:
     """A clean latent at the noise level, with the noise that the run began with.
 
     A run that goes on from another's adds none: then with the noise of its seed.
     """
     base = model.inner_model.inner_model
-    noise = model.noise[list(sources)]
+    noise = model.noise[sources]
     if not noise.any():
         noise = comfy.sample.prepare_noise(noise, seed).to(noise)
-    if latent.shape[-3:] != noise.shape[-3:] or latent.shape[0] not in (1, len(sources)):
+    if latent.shape[-3:] != noise.shape[-3:] or latent.shape[0] not in (1, len(noise)):
         raise ValueError(
             f"Expected a background latent of shape {list(noise.shape)}, got "
             f"{list(latent.shape)}. Encode an image of the size that is sampled."

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ...schedules import progress
-from .conditioning import Carried
+from .conditioning import Payload
 
 ROUNDING = 1e-3
 """Rows that begin equal differ by less, relative to the largest value; rows of other noise by 1."""
@@ -29,12 +29,12 @@ class Witness:
         """The uuids of the conditionings that came to the network."""
         self._compared = continues
 
-    def compare_start(self, rows: Tensor, carried: Carried) -> None:
+    def compare_start(self, rows: Tensor, payload: Payload) -> None:
         """Raises `ValueError` if the run's first rows of latents are not their source's."""
         if self._compared:
             return
         self._compared = True
-        blocks = rows.unflatten(0, (-1, carried.rows.sources))
+        blocks = rows.unflatten(0, (-1, payload.rows.sources))
         if (blocks - blocks[:1]).abs().max() > ROUNDING * rows.abs().max():
             raise ValueError(
                 "Expected source and edits to begin as the same latents, got others: the sampler "
@@ -45,15 +45,15 @@ class Witness:
     def check_edits(
         self,
         conds: Iterable[Mapping[str, Any]],
-        carried: Mapping[Any, Carried],
+        payloads: Mapping[Any, Payload],
         sigmas: tuple[float, ...],
     ) -> None:
         """Raises `ValueError` if an edit acts at an evaluated level and its prompts never came.
 
-        `conds` are the host's conditionings, whose ranges of steps are looked at, `carried` what
+        `conds` are the host's conditionings, whose ranges of steps are looked at, `payloads` what
         they carry by uuid, and `sigmas` the schedule that windows refer to.
         """
-        editing = {name: c.controller for name, c in carried.items() if c.controller is not None}
+        editing = {name: c.controller for name, c in payloads.items() if c.controller is not None}
         if not editing or self.asked & editing.keys():
             return
         levels = {float(level) for level in self.evaluated}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,14 +13,15 @@ from torch import Tensor
 
 from ...attention_maps import WordMaps
 from ...controller import Chain, Controller, Rows, plan
+from ...inversion.task import Found
 from .guarding import guarded, unguarded
 from .prompts import read
 
 CONTROLLER_KEY = "p2p_controller"
 """Marks conditioning that a controller made, one row a prompt: the entry holds the controller."""
 
-CARRIED_KEY = "p2p_carried"
-"""Marks conditioning with one row for every row of the batch: the entry holds a `Carried`."""
+PAYLOAD_KEY = "p2p_payload"
+"""Marks conditioning with one row for every row of the batch: the entry holds a `Payload`."""
 
 POOLED_KEY = "pooled_output"
 """The host's own: what a text encoder says of a whole prompt, one row a prompt."""
@@ -39,7 +41,7 @@ Conditioning = list[list[Any]]
 
 
 @dataclass(frozen=True)
-class Carried:
+class Payload:
     """What a conditioning brings along into sampling: who edits its rows, and who looks at them."""
 
     controller: Controller | None
@@ -49,8 +51,8 @@ class Carried:
     """The noise levels that windows refer to; None: those of the run."""
     continues: bool = False
     """Whether rows begin as an earlier run left them."""
-    nulls: Tensor | None = None
-    """float[steps images tokens channels]: what its tokens are at each step, the same for edits."""
+    found: Found | None = None
+    """Of the sources' inversion, for the negative prompt: its tokens may be others at each step."""
 
 
 @dataclass(frozen=True)
@@ -144,16 +146,20 @@ def source_alone(encoded: EncodedController) -> Conditioning:
 
 
 def batched(
-    conditioning: Conditioning, carried: Carried, name: str, nulls: Tensor | None = None
+    conditioning: Conditioning, payload: Payload, name: str, found: Found | None = None
 ) -> Conditioning:
     """Conditioning for all rows of a batch.
 
     Entries that the controller made, one row a prompt, get its edits; others may have one row or
-    one a source, and are told their tokens at each step if there are `nulls`. Raises `ValueError`
-    for other counts, of masks too, for entries of another controller, and for prompts joined to the
+    one a source, and have the null embeddings that an inversion `found`. Raises `ValueError` for
+    other counts, of masks too, for entries of another controller, and for prompts joined to the
     controller's.
     """
-    rows = carried.rows
+    rows = payload.rows
+    # what has one row when there is one source may be for all rows: the host repeats it
+    many = rows.sources if rows.sources > 1 else None
+    by_image = partial(_if_as_many, many, rows.of_sources)
+    by_prompt = partial(_if_as_many, rows.prompts, rows.of_prompts)
     batched: Conditioning = []
     for cond, extra in conditioning:
         extra = extra | _of_sources(extra, rows.sources, name)
@@ -165,13 +171,13 @@ def batched(
                     f"(one for each latent), got {cond.shape[0]}. "
                     f"Encode one {name} prompt, or as many as the latent batch has images."
                 )
-            given = {key: _by_image(value, rows) for key, value in extra.items()}
-            if nulls is not None:
+            given = {key: by_image(value) for key, value in extra.items()}
+            if found is not None and found.null_embeddings is not None:
                 cond = cond.expand(rows.sources, -1, -1)
-                given[CARRIED_KEY] = Carried(None, rows, sigmas=carried.sigmas, nulls=nulls)
-            batched.append([_by_image(cond, rows), given])
+                given[PAYLOAD_KEY] = Payload(None, rows, sigmas=payload.sigmas, found=found)
+            batched.append([by_image(cond), given])
             continue
-        if maker is not carried.controller:
+        if maker is not payload.controller:
             raise ValueError(
                 f"Expected the {name} conditioning of the sampler's own controller, got another's. "
                 "Connect both from the same P2P Controller."
@@ -183,10 +189,10 @@ def batched(
                 "write them into the source prompt."
             )
         given = {
-            key: _by_prompt(value if key == POOLED_KEY else _by_image(value, rows), rows)
+            key: by_prompt(value if key == POOLED_KEY else by_image(value))
             for key, value in unguarded(extra).items()
         }
-        batched.append([_by_prompt(cond, rows), {**given, CARRIED_KEY: carried}])
+        batched.append([by_prompt(cond), {**given, PAYLOAD_KEY: payload}])
     return batched
 
 
@@ -204,15 +210,7 @@ def _of_sources(extra: dict[str, Any], sources: int, name: str) -> dict[str, Any
     return {key: resize_to_batch_size(extra[key], sources) for key in IMAGE_KEYS if key in extra}
 
 
-def _by_image(value: Any, rows: Rows) -> Any:
-    """A tensor with one row for each of several sources → one for each row; else as it is."""
-    if isinstance(value, Tensor) and value.ndim and value.shape[0] == rows.sources > 1:
-        return value.repeat(1 + rows.edits, *[1] * (value.ndim - 1))
-    return value
-
-
-def _by_prompt(value: Any, rows: Rows) -> Any:
-    """A tensor with one row for each prompt → one for each row; else as it is."""
-    if isinstance(value, Tensor) and value.ndim and value.shape[0] == 1 + rows.edits:
-        return value.repeat_interleave(rows.sources, 0)
-    return value
+def _if_as_many(count: int | None, spread: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """A tensor of so many rows, spread over the batch's; anything else as it is."""
+    counted = isinstance(value, Tensor) and value.ndim and value.shape[0] == count
+    return spread(value) if counted else value

@@ -44,7 +44,7 @@ def _by_block(control: Any, rows: Rows) -> Any:
     Those chained before it are told so by it, and its copies for other devices are such, too.
     """
     own = _of_sources(control, rows.sources)
-    get_control, blocks = own.get_control, 1 + rows.edits
+    get_control, blocks = own.get_control, rows.prompts
 
     def told(
         x_noisy: Tensor, t: Tensor, cond: Any, batched_number: int, transformer_options: Any

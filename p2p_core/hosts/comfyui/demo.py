@@ -23,7 +23,7 @@ from ...attention_maps import WordMaps, indicator
 from ...controller import Rows
 from ...demo.architecture import AUTOENCODER_PREFIX, CONFIG, TEXT_PREFIX, UNET_PREFIX, WEIGHTS
 from .attention import attach
-from .conditioning import CARRIED_KEY, Carried, Conditioning
+from .conditioning import PAYLOAD_KEY, Conditioning, Payload
 from .prompts import read
 
 
@@ -228,8 +228,8 @@ class DemoPipeline:
             ]
             maps = WordMaps(torch.stack(columns)[:, None])
             model = attach(model)
-            carried = Carried(None, Rows(len(texts), 0), (maps,))
-            positive = [[cond, {**extra, CARRIED_KEY: carried}] for cond, extra in positive]
+            payload = Payload(None, Rows(len(texts), 0), (maps,))
+            positive = [[cond, {**extra, PAYLOAD_KEY: payload}] for cond, extra in positive]
         samples = comfy.sample.sample(
             model,
             comfy.sample.prepare_noise(latent, seed),

@@ -227,12 +227,12 @@ class _Inverting(comfy.samplers.Sampler):
             return [one for one, text in zip(predictions, texts, strict=True) if text]
 
         def guide(
-            x: Tensor, sigma: float, source: Tensor, against: Tensor, null: Embedding
+            x: Tensor, sigma: float, source: Tensor, uncond: Tensor, null: Embedding
         ) -> Tensor:
             """As the host's own guider does it, with all that patches of the guidance do."""
 
             def predictions(args: dict[str, Any]) -> list[Tensor]:
-                pairs = zip(args["conds"], (source, against), strict=True)
+                pairs = zip(args["conds"], (source, uncond), strict=True)
                 return [torch.zeros_like(x) if cond is None else seen for cond, seen in pairs]
 
             guider.conds = {

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ...inversion.negative_prompt import proximal
-from ...inversion.record import Inversion, Spacing, probed
-from ...inversion.task import Found
+from ...inversion.record import Facts, Inversion, Spacing, probed
 from .conditioning import Conditioning, EncodedController, source_alone
 
 
@@ -37,11 +36,6 @@ def probe(model: Any) -> Tensor:
     return torch.cat([probed(weights), torch.tensor([float(len(patches)), sum(patches)])])
 
 
-def put_back(inversion: Inversion | None) -> Found | None:
-    """What the source's rows are put back on, if they are."""
-    return inversion.found if inversion and inversion.found.put_back else None
-
-
 def check(
     inversion: Inversion,
     guider: Any,
@@ -54,14 +48,21 @@ def check(
     """Raises `ValueError` naming what is not as it was when the image was inverted."""
     model = guider.model_patcher
     check_model(model)
-    inversion.check_model(probe(model))
     (source, _), *_ = source_alone(encoded)
     (negative, _), *_ = conditionings["negative"]
-    inversion.check_texts(encoded.controller.source.text, source, negative)
-    inversion.check_schedule(sigmas, spacing)
     function = getattr(getattr(sampler, "sampler_function", None), "__name__", "another")
-    inversion.check_sampler(function.removeprefix("sample_"))
-    inversion.check_guidance(getattr(guider, "cfg", inversion.guidance))
+    inversion.check(
+        Facts(
+            probe=probe(model),
+            prompt=encoded.controller.source.text,
+            source=source,
+            negative=negative,
+            sigmas=sigmas,
+            spacing=spacing,
+            sampler=function.removeprefix("sample_"),
+            guidance=getattr(guider, "cfg", inversion.guidance),
+        )
+    )
 
 
 def start(inversion: Inversion, model: Any) -> Tensor:

@@ -18,12 +18,13 @@ from ...attention_maps import WordMaps
 from ...blending import Blending
 from ...controller import Rows
 from ...inversion.record import Inversion, Spacing
+from ...inversion.task import Found
 from .attention import attach
 from .blending import blended
-from .conditioning import CONTROLLER_KEY, Carried, Conditioning, EncodedController, batched
+from .conditioning import CONTROLLER_KEY, Conditioning, EncodedController, Payload, batched
 from .controlnets import by_block
 from .families import family_of
-from .replaying import apply, check, put_back, start
+from .replaying import apply, check, start
 
 
 class EditGuider:
@@ -102,13 +103,13 @@ class EditGuider:
             sides,
             latent_image.shape[-2:],
             levels,
-            put_back(self.inversion),
+            self.inversion.restored if self.inversion else None,
         )
         conditionings = {
             name: self.positive if name == "positive" else _as_conditioning(conds)
             for name, conds in self.guider.original_conds.items()
         }
-        patched, nulls = attach(model), dict[str, Tensor | None]()
+        patched, found = attach(model), dict[str, Found]()
         if self.inversion is not None:
             check(
                 self.inversion,
@@ -128,8 +129,8 @@ class EditGuider:
                 )
             patched, conditionings = apply(self.inversion, patched, self.encoded, conditionings)
             latent_image = start(self.inversion, model)
-            nulls["negative"] = self.inversion.found.nulls
-        carried = Carried(
+            found["negative"] = self.inversion.found
+        payload = Payload(
             self.encoded.controller,
             rows,
             (*blending.maps.values(), *maps),
@@ -140,35 +141,30 @@ class EditGuider:
         guider.original_conds = {}
         guider.inner_set_conds(
             {
-                name: batched(given, carried, name, nulls.get(name))
+                name: batched(given, payload, name, found.get(name))
                 for name, given in by_block(conditionings, rows).items()
             }
         )
         guider.model_patcher = patched
         guider.model_options = guider.model_patcher.model_options
         result = guider.sample(
-            _all_rows(noise[: rows.sources], rows),
-            _all_rows(latent_image, rows),
+            rows.of_sources(noise[rows.source_block]),
+            latent_image if self.continues else rows.of_sources(latent_image),
             blended(blending, sampler) if blending else sampler,
             sigmas,
-            None if denoise_mask is None else _noise_mask(denoise_mask, rows),
+            None if denoise_mask is None else rows.of_sources(_fitted(denoise_mask, rows.sources)),
             callback,
             disable_pbar,
             seed,
         )
         rows.check_finite(result)
-        self.masks = _masks(blending, rows, result)
+        self.masks = blending.all_masks()
         return result
 
     def rows(self, latents: int) -> Rows:
         """The batch's layout for so many latents; raises `ValueError` if they cannot continue."""
         edits = len(self.encoded.controller.branches)
-        if self.continues and latents % (1 + edits):
-            raise ValueError(
-                f"Expected latents of a source and {edits} edit(s) of each to go on from, got "
-                f"{latents}. Give all that the run before returned."
-            )
-        return Rows(latents // (1 + edits) if self.continues else latents, edits)
+        return Rows.continuing(latents, edits) if self.continues else Rows(latents, edits)
 
 
 @dataclass(frozen=True)
@@ -259,7 +255,7 @@ def sample(
                 "Expected a run of at least one step to look at, got one without: no steps were "
                 "sampled. Raise denoise above 0, and start before the last step."
             )
-        result = start if edited is not None else _all_rows(start, edits.rows(len(start)))
+        result = start if edited is not None else edits.rows(len(start)).of_sources(start)
         edits.masks = torch.ones(len(result) - len(samples), *samples.shape[-2:])
     else:
         result = edits.sample(
@@ -283,22 +279,10 @@ def sample(
     )
 
 
-def _all_rows(tensor: Tensor, rows: Rows) -> Tensor:
-    """A tensor with one row, one a source or one a row → one a row, or one for all."""
-    if tensor.shape[0] == rows.total or tensor.shape[0] != rows.sources:
-        return tensor
-    return tensor.repeat(1 + rows.edits, *[1] * (tensor.ndim - 1))
-
-
-def _noise_mask(mask: Tensor, rows: Rows) -> Tensor:
-    """A noise mask as the host would fit it to the sources alone, for every row."""
+def _fitted(mask: Tensor, sources: int) -> Tensor:
+    """A noise mask, one for each source, as the host would fit it to them in a run of their own."""
     mask = mask.reshape(-1, 1, *mask.shape[-2:])
-    return _all_rows(comfy.utils.repeat_to_batch_size(mask, rows.sources), rows)
-
-
-def _masks(blending: Blending, rows: Rows, result: Tensor) -> Tensor:
-    ones = torch.ones(rows.sources, *result.shape[-2:])
-    return torch.cat([blending.masks.get(n, ones).cpu().float() for n in range(rows.edits)])
+    return comfy.utils.repeat_to_batch_size(mask, sources)
 
 
 def _made_by_a_controller(conditioning: Conditioning) -> bool:

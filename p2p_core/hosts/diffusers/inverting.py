@@ -48,7 +48,7 @@ def invert(
             "can follow."
         )
     unet = model.pipeline.unet
-    source, against = (
+    source, uncond = (
         repeated_rows(model.encode([text]), len(latent)) for text in (prompt, negative)
     )
     levels = model.sigmas(settings.steps, settings.denoise, settings.scheduler)
@@ -70,7 +70,7 @@ def invert(
         latent.to(model.device).float() * model.scale,
         tuple(levels),
         replace(source, tokens=source.tokens.float()),
-        replace(against, tokens=against.tokens.float()),
+        replace(uncond, tokens=uncond.tokens.float()),
         classifier_free(settings.cfg),
         watch,
     )
@@ -90,7 +90,7 @@ def invert(
         reconstruction=result.cpu(),
         psnr=psnr(*pictures),
         source=summary(source.tokens[:1]),
-        negative=summary(against.tokens[:1]),
+        negative=summary(uncond.tokens[:1]),
         probe=probe(model),
         proximal=options.proximal,
         spacing=Spacing(settings.steps, settings.scheduler, settings.denoise),

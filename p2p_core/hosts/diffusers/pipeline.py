@@ -17,7 +17,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from ...inversion.task import Embedding, preserving
+from ...inversion.task import Embedding, c_in
 from ...notation import check_text
 from ...tokens import Prompt, check_size, read_prompt
 from .attention import cross_attention_sides
@@ -215,7 +215,7 @@ class Model:
                 "time_ids": ids.to(dtype).repeat(len(x), 1),
             }
         output = self.pipeline.unet(
-            (x / preserving(sigma)).to(dtype),
+            (x * c_in(sigma)).to(dtype),
             self.timestep(sigma),
             text.tokens.to(x.device, dtype),
             **extra,
@@ -226,4 +226,4 @@ class Model:
         """The image that a prediction of x stands for, in the sampler's space."""
         if self.prediction == "epsilon":
             return x - sigma * prediction
-        return x / preserving(sigma) ** 2 - prediction * sigma / preserving(sigma)
+        return x * c_in(sigma) ** 2 - prediction * sigma * c_in(sigma)

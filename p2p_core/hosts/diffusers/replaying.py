@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ...controller import Controller
-from ...inversion.record import Inversion, Spacing, probed
+from ...inversion.record import Facts, Inversion, Spacing, probed
 from ...inversion.task import Embedding
 from .pipeline import Model
 from .settings import Settings
@@ -26,13 +26,18 @@ def check(
     negative: Embedding,
 ) -> None:
     """Raises `ValueError` naming what is not as it was when the image was inverted."""
-    inversion.check_model(probe(model))
-    inversion.check_texts(controller.source.text, source.tokens[:1], negative.tokens[:1])
     spacing = None
     if settings.named:
         spacing = Spacing(settings.steps, settings.scheduler, settings.denoise)
-    inversion.check_schedule(torch.tensor(levels), spacing)
-    inversion.check_sampler(
-        settings.sampler if settings.named else type(settings.scheduler).__name__
+    inversion.check(
+        Facts(
+            probe=probe(model),
+            prompt=controller.source.text,
+            source=source.tokens[:1],
+            negative=negative.tokens[:1],
+            sigmas=torch.tensor(levels),
+            spacing=spacing,
+            sampler=settings.sampler if settings.named else type(settings.scheduler).__name__,
+            guidance=settings.cfg,
+        )
     )
-    inversion.check_guidance(settings.cfg)

@@ -22,7 +22,7 @@ from ...calls import Look, joined, row_edits
 from ...controller import Chain, Controller, Rows, plan
 from ...inversion.negative_prompt import proximal
 from ...inversion.record import Inversion
-from ...inversion.task import Embedding, preserving
+from ...inversion.task import Embedding, c_in
 from ...noise import SharedNoise
 from ...schedules import progress
 from .attention import Call, attached, cross_attention_sides
@@ -87,13 +87,15 @@ class _Run:
         self.preserved = isclose(float(self.scheduler.init_noise_sigma), 1.0)
         """Whether the scheduler's latents keep their variance: x / √(1 + σ²)."""
         positive = model.encode([p.text for p in controller.prompts])
-        self.positive = _repeated(positive, rows.sources)
-        against = model.encode([negative])
-        self.negative = repeated_rows(against, rows.total)
+        self.positive = each_tensor(positive, rows.of_prompts)
+        uncond = model.encode([negative])
+        self.negative = repeated_rows(uncond, rows.total)
         if inversion is not None:
-            check(inversion, model, controller, settings, self.levels, positive, against)
+            check(inversion, model, controller, settings, self.levels, positive, uncond)
             if inversion.found.source_as_negative:
-                self.negative = repeated_rows(_first(positive), rows.total)
+                self.negative = repeated_rows(
+                    each_tensor(positive, lambda rows: rows[:1]), rows.total
+                )
         self.edits: dict[Any, Any] = {}
 
     def sample(
@@ -107,15 +109,12 @@ class _Run:
         model, rows, levels = self.model, self.rows, self.levels
         size = latent.shape[-2:]
         sides = cross_attention_sides(model.pipeline.unet)
-        put_back = self.inversion.found if self.inversion else None
-        if put_back is not None and not put_back.put_back:
-            put_back = None
-        blending = Blending(self.controller, rows, sides, size, levels, put_back)
+        restored = self.inversion.restored if self.inversion else None
+        blending = Blending(self.controller, rows, sides, size, levels, restored)
         looking = (*blending.maps.values(), *maps)
         start, noise = self._start(latent, noise)
-        x = start.repeat(1 + rows.edits, 1, 1, 1)
+        x = rows.of_sources(start)
         call.latent = (size[0], size[1])
-        sources = list(rows.block(-1))
 
         def noised(background: Tensor, sigma: float) -> Tensor:
             return background.to(x) * model.scale + sigma * noise
@@ -124,23 +123,18 @@ class _Run:
         takes = inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generator} if "generator" in takes else {}
         timesteps = self.scheduler.timesteps
-        for n, (sigma, low) in enumerate(tqdm(list(pairwise(levels)), disable=quiet)):
+        for n, (sigma, sigma_next) in enumerate(tqdm(list(pairwise(levels)), disable=quiet)):
             blending.apply(x, sigma, noised)
             prediction = self._predict(call, x, sigma, looking)
-            theirs = x * self._there(sigma)
+            theirs = x * self._scale(sigma)
             self.scheduler.scale_model_input(theirs, timesteps[n])  # done already, but asked for
             with SharedNoise(rows.total, rows.sources):
                 stepped = self.scheduler.step(prediction, timesteps[n], theirs, **extra)
-            x = stepped.prev_sample / self._there(low)
+            x = stepped.prev_sample / self._scale(sigma_next)
         blending.apply(x, levels[-1], noised, done=True)
-        masks = [blending.masks.get(n, torch.ones(rows.sources, *size)) for n in range(rows.edits)]
         result = x / model.scale
         rows.check_finite(result)
-        return Result(
-            result[sources],
-            result[len(sources) :],
-            torch.cat([mask.float().cpu() for mask in masks]) if masks else torch.ones(0, *size),
-        )
+        return Result(result[: rows.sources], result[rows.sources :], blending.all_masks())
 
     def _start(self, latent: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """Where sampling starts, in the sampler's space, and the noise in it."""
@@ -161,12 +155,12 @@ class _Run:
         level says. Somebody's scheduler begins as it does.
         """
         if not self.settings.named:
-            return preserving(sigma) if self.preserved else float(self.scheduler.init_noise_sigma)
-        return preserving(sigma) if sigma >= float(self.model.levels[-1]) * (1 - 1e-5) else sigma
+            return 1 / c_in(sigma) if self.preserved else float(self.scheduler.init_noise_sigma)
+        return 1 / c_in(sigma) if sigma >= float(self.model.levels[-1]) * (1 - 1e-5) else sigma
 
-    def _there(self, sigma: float) -> float:
-        """Latents as the scheduler has them, of those in the sampler's space."""
-        return 1 / preserving(sigma) if self.preserved else 1.0
+    def _scale(self, sigma: float) -> float:
+        """What makes latents in the sampler's space the scheduler's own, at level σ."""
+        return c_in(sigma) if self.preserved else 1.0
 
     def _predict(self, call: Call, x: Tensor, sigma: float, maps: Sequence[WordMaps]) -> Tensor:
         """The guided prediction of every row, edited."""
@@ -177,20 +171,20 @@ class _Run:
         call.looks = [Look(one, start, start + total, here) for one in maps]
         if not guided:
             return self.model.predict(x, sigma, self.positive)
-        text = _joined(self._against(here), self.positive)
-        against, prediction = self.model.predict(torch.cat([x, x]), sigma, text).chunk(2)
-        difference = prediction - against
+        text = _joined(self._uncond(here), self.positive)
+        uncond, prediction = self.model.predict(torch.cat([x, x]), sigma, text).chunk(2)
+        difference = prediction - uncond
         if self.inversion is not None and self.inversion.proximal:
             difference = proximal(difference, self.inversion.proximal)
-        return against + self.settings.cfg * difference
+        return uncond + self.settings.cfg * difference
 
-    def _against(self, here: float) -> Embedding:
+    def _uncond(self, here: float) -> Embedding:
         """The negative text at this progress."""
-        nulls = None if self.inversion is None else self.inversion.found.nulls
-        if nulls is None:
+        found = None if self.inversion is None else self.inversion.found
+        now = None if found is None else found.null_embeddings_at(here)
+        if now is None:
             return self.negative
-        now = nulls[min(int(here * len(nulls) + 1e-3), len(nulls) - 1)].to(self.negative.tokens)
-        return Embedding(now.repeat(1 + self.rows.edits, 1, 1), self.negative.rest)
+        return Embedding(self.rows.of_sources(now.to(self.negative.tokens)), self.negative.rest)
 
     def _edits(self, here: float, start: int, x: Tensor) -> Any:
         key = self.controller.weights(here)
@@ -228,20 +222,14 @@ def _schedule(model: Model, settings: Settings) -> tuple[Any, list[float]]:
     return scheduler, levels
 
 
+def each_tensor(text: Embedding, change: Callable[[Tensor], Tensor]) -> Embedding:
+    """What a text is made of, changed."""
+    return Embedding(change(text.tokens), None if text.rest is None else change(text.rest))
+
+
 def repeated_rows(text: Embedding, count: int) -> Embedding:
     """One row of text for each of so many."""
-    rest = None if text.rest is None else text.rest.expand(count, -1)
-    return Embedding(text.tokens.expand(count, -1, -1), rest)
-
-
-def _first(text: Embedding) -> Embedding:
-    return Embedding(text.tokens[:1], None if text.rest is None else text.rest[:1])
-
-
-def _repeated(text: Embedding, sources: int) -> Embedding:
-    """One row a prompt → one row for each source of each prompt."""
-    rest = None if text.rest is None else text.rest.repeat_interleave(sources, 0)
-    return Embedding(text.tokens.repeat_interleave(sources, 0), rest)
+    return each_tensor(text, lambda rows: rows.expand(count, *rows.shape[1:]))
 
 
 def _joined(one: Embedding, other: Embedding) -> Embedding:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from ...hosts.diffusers.attention import cross_attention_sides, plain_attention, replaced
 from ...hosts.diffusers.pipeline import Model
 from ...hosts.diffusers.sampling import Result, Settings
-from ...inversion.task import Embedding, preserving
+from ...inversion.task import Embedding, c_in
 from ...local_blend import chosen_side
 from ...matching import matching
 from ..peers.explicit import by_maps
@@ -176,7 +176,7 @@ def infedit(
 
     timesteps = _timesteps(model, settings.steps)
     sigmas = [float(model.levels[t]) for t in timesteps]
-    x = (noise() * preserving(sigmas[0])).repeat(3, 1, 1, 1)
+    x = (noise() / c_in(sigmas[0])).repeat(3, 1, 1, 1)
     found, mask = x, torch.ones(latent.shape[-2:], dtype=torch.bool)
     with replaced(model.pipeline.unet, Processor(control)):
         for n, sigma in enumerate(tqdm(sigmas, disable=quiet)):
@@ -185,19 +185,19 @@ def infedit(
             guided = _guided(model, x, sigma, text, settings.cfg)
             # as the source's prediction is to the image, so is each to what it should be
             found = image + (guided - guided[IMAGE])  # cancelled first: they are σ times larger
-            low = sigmas[min(n + 1, len(sigmas) - 1)]
-            x = found + low * noise()
+            sigma_next = sigmas[min(n + 1, len(sigmas) - 1)]
+            x = found + sigma_next * noise()
             if n and words:
-                mask = _where(control, latent.shape[-2:], preserving(sigma))
+                mask = _where(control, latent.shape[-2:], 1 / c_in(sigma))
                 x[EDITED] = torch.where(mask, x[EDITED], x[LAYOUT])
     return Result(latent, found[EDITED, None] / model.scale, mask.float().cpu()[None])
 
 
 def _guided(model: Model, x: Tensor, sigma: float, text: Embedding, cfg: float) -> Tensor:
     """The images that x stands for, the edited one alone with guidance."""
-    against, prediction = model.predict(torch.cat([x, x]), sigma, text).chunk(2)
+    uncond, prediction = model.predict(torch.cat([x, x]), sigma, text).chunk(2)
     scales = torch.tensor([1.0, cfg, 1.0], device=x.device).view(3, 1, 1, 1)
-    return model.image(x, sigma, against + scales * (prediction - against))
+    return model.image(x, sigma, uncond + scales * (prediction - uncond))
 
 
 def _where(control: Control, size: Sequence[int], spread: float) -> Tensor:

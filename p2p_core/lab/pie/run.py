@@ -21,7 +21,7 @@ from ...jobs.photographs import read_photograph
 from ...jobs.places import alone_in, check_folder
 from ...jobs.pool import Pool
 from ..metrics import psnr
-from ..results import Book, means
+from ..results import Results, means
 from .cases import CLIP, DINO, KINDS, METHODS, Case, read_cases
 from .published import COLUMNS, Measures, through_jpeg
 
@@ -53,10 +53,10 @@ class Plan:
             )
 
     @cached_property
-    def opened(self) -> tuple[Book, list[tuple[Case, Job]]]:
-        """The book, and every case by every method as a job.
+    def opened(self) -> tuple[Results, list[tuple[Case, Job]]]:
+        """The results, and every case by every method as a job.
 
-        Raises `ValueError` as `read_cases` does, for a book of other settings or data, and naming
+        Raises `ValueError` as `read_cases` does, for results of other settings or data, and naming
         every case whose place holds anything but its own pictures.
         """
         cases = read_cases(self.data.resolve())[: self.limit]
@@ -82,7 +82,7 @@ class Plan:
                     wrong.append(f"{name}: {error}")
         if wrong:
             raise ValueError("\n".join([*wrong, f"{len(wrong)} bad cases; nothing was begun."]))
-        return Book.open(self.out, about), jobs
+        return Results.open(self.out, about), jobs
 
 
 def run_pie(
@@ -93,22 +93,22 @@ def run_pie(
     Returns the report, and what became of the edits. Raises `ValueError` where another run writes
     to the same folder.
     """
-    book, jobs = plan.opened
+    results, jobs = plan.opened
     with alone_in([plan.out]):
         summary = run([job for _, job in jobs], plan.out, pool, retries, quiet)
-        _measure(book, jobs, measures, quiet)
-        return _report(plan, book, jobs, measures, summary), summary
+        _measure(results, jobs, measures, quiet)
+        return _report(plan, results, jobs, measures, summary), summary
 
 
 def _report(
     plan: Plan,
-    book: Book,
+    results: Results,
     jobs: Sequence[tuple[Case, Job]],
     measures: Measures,
     summary: Summary,
 ) -> dict[str, Any]:
     wanted = {(case.key, _method(job)) for case, job in jobs}
-    rows = [row for row in book.rows() if (row["case"], row["method"]) in wanted]
+    rows = [row for row in results.rows() if (row["case"], row["method"]) in wanted]
     report: dict[str, Any] = {
         "cases": len({row["case"] for row in rows}),
         "left_out": measures.left_out,
@@ -119,14 +119,16 @@ def _report(
             if (some := [row for row in rows if row["method"] == name])
         },
     }
-    report["kinds"] = book.tables(rows, plan.methods, list(KINDS.values()), COLUMNS)
+    report["kinds"] = results.tables(rows, plan.methods, list(KINDS.values()), COLUMNS)
     write_whole(plan.out / "report.json", json.dumps(report, indent=2) + "\n")
     return report
 
 
-def _measure(book: Book, jobs: Sequence[tuple[Case, Job]], measures: Measures, quiet: bool) -> None:
-    """Write down every measure that can be taken and is not in the book."""
-    taken = {(row["case"], row["method"]): row for row in book.rows()}
+def _measure(
+    results: Results, jobs: Sequence[tuple[Case, Job]], measures: Measures, quiet: bool
+) -> None:
+    """Write down every measure that can be taken and is not in the results."""
+    taken = {(row["case"], row["method"]): row for row in results.rows()}
     names = sorted(measures.names)
     for case, job in tqdm(jobs, desc="measuring", unit="picture", disable=quiet):
         if not job.is_done():
@@ -147,7 +149,7 @@ def _measure(book: Book, jobs: Sequence[tuple[Case, Job]], measures: Measures, q
         found = measures.take(picture, edited, region, case.prompt, case.edited_prompt)
         found["reconstruction_psnr"] = psnr(picture, source)
         about = {"case": case.key, "method": method, "kind": case.kind, "made": made}
-        book.write({**about, "taken": sorted(done | {*names}), **found})
+        results.write({**about, "taken": sorted(done | {*names}), **found})
 
 
 def _method(job: Job) -> str:

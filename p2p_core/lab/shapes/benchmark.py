@@ -28,7 +28,7 @@ from ...hosts.launch.in_process import enter_host
 from ...hosts.launch.locate import HostNotFound, find_hosts
 from ..meter import peak_memory
 from ..metrics import psnr
-from ..results import Book, means
+from ..results import Results, means
 from ..sheet import grid
 from .cases import KINDS, Case, cases
 from .measures import perceptual_distance, ssim, structure_distance
@@ -45,9 +45,9 @@ class Plan:
     seed: int = 2022
 
 
-def measure(lab: Lab, book: Book, count: int, seed: int) -> None:
-    """Every method on every case that is not in the book yet."""
-    done = {(row["case"], row["method"]) for row in book.rows()}
+def measure(lab: Lab, results: Results, count: int, seed: int) -> None:
+    """Every method on every case that is not in the results yet."""
+    done = {(row["case"], row["method"]) for row in results.rows()}
     wanted = [
         (n, case, name)
         for n, case in enumerate(cases(count, seed))
@@ -64,10 +64,10 @@ def measure(lab: Lab, book: Book, count: int, seed: int) -> None:
         if n == 0 and not METHODS[name].reference:
             row["peak_memory_mib"] = peak_memory(work) / 2**20
         if n < len(KINDS):
-            path = _picture(book, n, name)
+            path = _picture(results, n, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(made.edited).save(path)
-        book.write(row | figures(lab, case, picture, made))
+        results.write(row | figures(lab, case, picture, made))
 
 
 def figures(lab: Lab, case: Case, picture: np.ndarray, made: Made) -> dict[str, float]:
@@ -96,9 +96,9 @@ def figures(lab: Lab, case: Case, picture: np.ndarray, made: Made) -> dict[str, 
     return found
 
 
-def report(book: Book, plan: Plan) -> dict[str, Any]:
-    """Sum up a book; writes report.json, report.csv, report.md and a sheet of pictures."""
-    rows = book.rows()
+def report(results: Results, plan: Plan) -> dict[str, Any]:
+    """Sum up results; writes report.json, report.csv, report.md and a sheet of pictures."""
+    rows = results.rows()
     methods = {
         name: means([row for row in rows if row["method"] == name])
         for name in METHODS
@@ -111,9 +111,9 @@ def report(book: Book, plan: Plan) -> dict[str, Any]:
         "null_text_against_reference": _against_reference(rows, plan.steps),
         "methods": methods,
     }
-    summary["kinds"] = book.tables(rows, list(methods), KINDS, COLUMNS)
-    write_whole(book.folder / "report.json", json.dumps(summary, indent=2) + "\n")
-    _sheet(book, plan)
+    summary["kinds"] = results.tables(rows, list(methods), KINDS, COLUMNS)
+    write_whole(results.folder / "report.json", json.dumps(summary, indent=2) + "\n")
+    _sheet(results, plan)
     return summary
 
 
@@ -156,16 +156,16 @@ COLUMNS = {
 """Of the table for readers; the others are in the CSV file."""
 
 
-def _picture(book: Book, case: int, name: str) -> Path:
-    return book.folder / "pictures" / f"{case:03}_{name}.png"
+def _picture(results: Results, case: int, name: str) -> Path:
+    return results.folder / "pictures" / f"{case:03}_{name}.png"
 
 
-def _sheet(book: Book, plan: Plan) -> None:
+def _sheet(results: Results, plan: Plan) -> None:
     names = [name for name, method in METHODS.items() if not method.reference]
     images: list[np.ndarray] = []
     captions: list[str] = []
     for n, case in enumerate(cases(len(KINDS), plan.seed)):
-        files = [_picture(book, n, name) for name in names]
+        files = [_picture(results, n, name) for name in names]
         if not all(file.exists() for file in files):
             continue
         images += [render(case.scene), render(case.edited)]
@@ -173,7 +173,7 @@ def _sheet(book: Book, plan: Plan) -> None:
         captions += [case.prompt, case.edited_prompt, *[""] * len(files)]
     if images:
         heads = ("given", "true answer", *names)
-        grid(images, captions, len(heads), heads).save(book.folder / "sheet.png")
+        grid(images, captions, len(heads), heads).save(results.folder / "sheet.png")
 
 
 def main() -> int:
@@ -190,7 +190,7 @@ def main() -> int:
     try:
         host = find_hosts(clone=True)[0]
         plan = Plan(f"ComfyUI {host.version}", options.steps, options.cfg, options.seed)
-        book = Book.open(options.out, asdict(plan))
+        results = Results.open(options.out, asdict(plan))
     except (HostNotFound, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -198,8 +198,8 @@ def main() -> int:
         enter_host(host, Path(base))
         from .comfyui import ComfyLab
 
-        measure(ComfyLab(plan.steps, plan.cfg), book, options.cases, plan.seed)
-    sys.stdout.write(json.dumps(report(book, plan), indent=2) + "\n")
+        measure(ComfyLab(plan.steps, plan.cfg), results, options.cases, plan.seed)
+    sys.stdout.write(json.dumps(report(results, plan), indent=2) + "\n")
     return 0
 
 
