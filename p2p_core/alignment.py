@@ -80,6 +80,27 @@ class Draft:
             written = Piece(place, place, text, edit)
         return Draft((*before, written, *after))
 
+    def divided(self, start: int, end: int) -> Draft:
+        """Characters `start:end` as a piece of their own, standing for nothing in the source.
+
+        What the piece that they lie in stands for stays with what is before them.
+        """
+        pieces: list[Piece] = []
+        at = 0
+        for piece in self.pieces:
+            here, at = at, at + len(piece.text)
+            if here <= start < end <= at:
+                before, own, after = (
+                    piece.text[slice(*part)]
+                    for part in ((0, start - here), (start - here, end - here), (end - here, None))
+                )
+                pieces.append(Piece(piece.start, piece.end, before, piece.edit))
+                pieces.append(Piece(piece.end, piece.end, own, piece.edit))
+                pieces += [Piece(piece.end, piece.end, after)] if after else []
+            else:
+                pieces.append(piece)
+        return Draft(tuple(pieces))
+
 
 def revise(draft: Draft, before: Prompt, after: Prompt, edit: int) -> Draft:
     """Turn the present text into another, in the name of `edit`, words that both have being kept.

@@ -65,6 +65,11 @@ class Aligned:
     which have windows of their own, and not tokens that have no counterpart in the source.
     """
 
+    def written(self, *, inserted: bool) -> list[int]:
+        """Tokens of the words that it wrote: inserted ones, or those in the place of others."""
+        own = (s for s in self.spans if s.edit == self.index and (not s.source) == inserted)
+        return [t for span in own for j in span.edited for t in self.edited.words[j].tokens]
+
 
 class Edit(Protocol):
     """One link of a chain. A new kind of edit is a class of its own; nothing else knows it."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import chain
 
-import torch
 from torch import Tensor
 
 from ..alignment import Draft, Span
@@ -20,8 +18,7 @@ from .word_swap import WordSwap
 class Mix:
     """Put words beside the old ones: attention and values are (1 − degree) old and degree new.
 
-    0 is the source's prompt, 1 a word swap. Raises `ValueError` for a degree outside 0–1, and for
-    a share of no words.
+    0 is the source's prompt, 1 a word swap; `ValueError` for other degrees and for no new words.
     """
 
     words: str
@@ -32,7 +29,6 @@ class Mix:
     self_injection: SelfInjection = field(default_factory=lambda: SelfInjection(Window(0.0, 0.4)))
     holds: bool = field(default=True, init=False)
     tokenwise: bool = field(default=False, init=False)
-    phrases: tuple[str, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.degree <= 1:
@@ -40,24 +36,24 @@ class Mix:
         if self.degree < 1 and not split_words(self.replacement):
             raise ValueError("Expected words to mix in, got none. Write a replacement.")
 
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        return (self.replacement,) if 0 < self.degree < 1 else ()
+
     def rewrite(self, draft: Draft, present: Prompt, index: int, read: Read) -> Draft:
-        found = present.find(self.words, self.occurrence)
-        old = present.text[present.words[found[0]].start : present.words[found[-1]].end]
-        written = self.replacement if self.degree == 1 else f"{old} {self.replacement}"
-        swap = WordSwap(self.words, written, self.occurrence)
-        return swap.rewrite(draft, present, index, read) if self.degree else draft
+        old = present.place(present.find(self.words, self.occurrence), emptied=False)
+        both = f"{present.text[slice(old.start, old.stop)]} {self.replacement}" * (self.degree < 1)
+        swap = WordSwap(self.words, both or self.replacement, self.occurrence)
+        draft = swap.rewrite(draft, present, index, read) if self.degree else draft
+        return draft.divided(old.stop, old.start + len(both)) if self.degree and both else draft
 
     def injects(self, span: Span) -> bool:
         return True
 
     def transform(self, before: MapEdit, words: Aligned, alpha: Tensor) -> MapEdit:
-        mapper, share = words.mapper.double(), torch.ones_like(words.held, dtype=torch.float64)
-        for span in words.spans if self.degree < 1 else ():
-            if span.edit == words.index:
-                tokens = [words.edited.words[j].tokens for j in span.edited]
-                old = len(split_words(self.words))
-                for part, degree in ((tokens[:old], 1 - self.degree), (tokens[old:], self.degree)):
-                    columns = [token for word in part for token in word]
-                    share[columns] = degree
-                    mapper[:, columns] *= len([*chain(*tokens)]) / len(columns)  # was laid on both
-        return before.holding(mapper, alpha * words.held).scaled(share)
+        mapper, share, held = words.mapper.double(), alpha.new_ones(alpha.shape), words.held.clone()
+        old, new = words.written(inserted=False), words.written(inserted=True)
+        if new:  # they take as much of the source's attention as the words they stand beside
+            mapper[:, new] = mapper[:, old].sum(1, keepdim=True) / len(new)
+            share[old], share[new], held[new] = 1 - self.degree, self.degree, 1.0
+        return before.holding(mapper, alpha * held).scaled(share)

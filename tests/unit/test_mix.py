@@ -63,6 +63,20 @@ def test_it_chains_with_other_edits():
     assert now[3, [cat, dog]].tolist() == [0.5, 1.0]
 
 
+def test_words_of_several_pieces_and_of_an_earlier_edit():
+    chain = (WordSwap("cat", "big grey dog house"), Mix("grey dog", "wolf-cub", 0.25))
+    branch = plan(SOURCE, [chain], reader()).branches[0]
+    assert branch.edited.text.startswith("a fluffy big grey dog wolf-cub house sits")
+    (cat,) = reader()(SOURCE).tokens_of("cat")
+    now = branch.at(0.0).map_edit.inject[cat]
+    old = [t for word in ("big", "grey", "dog") for t in branch.edited.tokens_of(word)]
+    new = branch.edited.tokens_of("wolf-cub")
+    assert now[old].tolist() == pytest.approx([0.25] * 3)
+    assert now[list(new)].sum().item() == pytest.approx(0.25)
+    (house,) = branch.edited.tokens_of("house")
+    assert branch.at(0.0).map_edit.keep[house] == 1.0
+
+
 @pytest.mark.parametrize("degree", [-0.1, 1.1, float("nan")])
 def test_other_degrees_are_refused(degree):
     with pytest.raises(ValueError, match="Expected a degree from 0"):
