@@ -67,15 +67,15 @@ class CrossEdit:
         edited = torch.tensor([edit.row for edit in edits])
         gather = torch.arange(rows)
         gather[edited] = torch.tensor([edit.source for edit in edits])
-        groups: dict[int, tuple[Tensor, list[int]]] = {}
+        groups: dict[int, tuple[MapEdit, list[int]]] = {}
         for edit in edits:
-            groups.setdefault(id(edit.map_edit), (edit.map_edit.inject, []))[1].append(edit.row)
-        keep = torch.stack([edit.map_edit.keep for edit in edits])
+            groups.setdefault(id(edit.map_edit), (edit.map_edit.multiplied, []))[1].append(edit.row)
+        keep = torch.stack([groups[id(edit.map_edit)][0].keep for edit in edits])
         return cls(
             rows=edited.to(device),
             gather=gather.to(device),
             inject=tuple(
-                (torch.tensor(r, device=device), m.to(device)) for m, r in groups.values()
+                (torch.tensor(r, device=device), m.inject.to(device)) for m, r in groups.values()
             ),
             keep=keep[..., None].to(device),
             keeping=keep.any(dim=1).nonzero()[:, 0].to(device),

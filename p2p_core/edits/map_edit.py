@@ -1,8 +1,8 @@
-"""What an edit is at a moment of sampling: the pair (inject, keep)."""
+"""What an edit is at a moment of sampling: the pair (inject, keep), and factors on words."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,21 +10,25 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MapEdit:
-    """M̂ = M_src · inject + M_edit · diag(keep). Made in float64, rounded once for use.
+    """M̂ = (M_src · inject + M_edit · diag(keep)) · diag(equalizer).
 
-    Its two transforms commute: a chain's order matters for the text alone.
+    Made in float64, rounded once for use. Its transforms commute: a chain's order matters for the
+    text alone.
     """
 
     inject: Tensor
     """float[source_tokens edited_tokens]: carries the source's attention over."""
     keep: Tensor
-    """float[edited_tokens]: the factor on the edited branch's own attention."""
+    """float[edited_tokens]: the share of the edited branch's own attention."""
+    equalizer: Tensor
+    """float[edited_tokens]: the factor on each token's attention, whose ever it is."""
 
     @classmethod
     def untouched(cls, source_tokens: int, edited_tokens: int) -> MapEdit:
         """The edited branch keeps its own attention."""
         return cls(
             torch.zeros(source_tokens, edited_tokens, dtype=torch.float64),
+            torch.ones(edited_tokens, dtype=torch.float64),
             torch.ones(edited_tokens, dtype=torch.float64),
         )
 
@@ -34,15 +38,30 @@ class MapEdit:
         Per token j, with `share` in 0–1: inject[:, j] + share_j · keep_j · mapper[:, j], and
         (1 − share_j) · keep_j. Paper section 4, word swap and refinement.
         """
-        return MapEdit(self.inject + share * self.keep * mapper, (1 - share) * self.keep)
+        inject = self.inject + share * self.keep * mapper
+        return replace(self, inject=inject, keep=(1 - share) * self.keep)
 
-    def scaled(self, equalizer: Tensor) -> MapEdit:
+    def scaled(self, share: Tensor) -> MapEdit:
+        """A share of each token's attention, whose ever it is; the rest goes to other tokens."""
+        return replace(self, inject=self.inject * share, keep=self.keep * share)
+
+    def equalized(self, equalizer: Tensor) -> MapEdit:
         """Each token's attention times its factor. Paper section 4, attention re-weighting."""
-        return MapEdit(self.inject * equalizer, self.keep * equalizer)
+        return replace(self, equalizer=self.equalizer * equalizer)
+
+    @property
+    def multiplied(self) -> MapEdit:
+        """The same map with the factors in inject and keep, as the paper multiplies them."""
+        return MapEdit(
+            self.inject * self.equalizer,
+            self.keep * self.equalizer,
+            torch.ones_like(self.equalizer),
+        )
 
     @property
     def is_untouched(self) -> bool:
-        return not self.inject.any() and bool((self.keep == 1).all())
+        whole = (self.keep == 1).all() and (self.equalizer == 1).all()
+        return bool(whole) and not self.inject.any()
 
     def tiled(self, source: int, edited: int) -> MapEdit:
         """The same for prompts repeated `source` and `edited` times along their tokens.
@@ -50,8 +69,12 @@ class MapEdit:
         Hosts pad unequal lengths so. Repeating keys divides each copy's attention by the number of
         copies and leaves the output as it was.
         """
-        return MapEdit(self.inject.repeat(source, edited) / edited, self.keep.repeat(edited))
+        return MapEdit(
+            self.inject.repeat(source, edited) / edited,
+            self.keep.repeat(edited),
+            self.equalizer.repeat(edited),
+        )
 
     def to(self, dtype: torch.dtype) -> MapEdit:
         """The same, rounded."""
-        return MapEdit(self.inject.to(dtype), self.keep.to(dtype))
+        return MapEdit(self.inject.to(dtype), self.keep.to(dtype), self.equalizer.to(dtype))

@@ -57,7 +57,7 @@ class Reweight:
 
     def transform(self, before: MapEdit, words: Aligned, alpha: Tensor) -> MapEdit:
         held = before.holding(words.mapper, alpha * words.held)
-        return held.scaled(1 + alpha * (equalizer(words.edited, self.weights) - 1))
+        return held.equalized(1 + alpha * (equalizer(words.edited, self.weights) - 1))
 
 
 def equalizer(edited: Prompt, weights: Sequence[tuple[str, float]]) -> Tensor:

@@ -28,13 +28,12 @@ def random_pair(tokens, seed, keep=True):
     generator = torch.Generator().manual_seed(seed)
     inject = torch.randn(tokens, tokens, generator=generator, dtype=torch.float64)
     kept = torch.randn(tokens, generator=generator, dtype=torch.float64)
-    return MapEdit(inject, kept if keep else torch.zeros_like(kept))
+    factors = torch.randn(tokens, generator=generator, dtype=torch.float64)
+    return MapEdit(inject, kept if keep else torch.zeros_like(kept), factors)
 
 
 def no_edit(tokens):
-    return MapEdit(
-        torch.zeros(tokens, tokens, dtype=torch.float64), torch.ones(tokens, dtype=torch.float64)
-    )
+    return MapEdit.untouched(tokens, tokens)
 
 
 def oracle(q, k, v, edits):
@@ -43,7 +42,8 @@ def oracle(q, k, v, edits):
     edited = maps.clone()
     for edit in edits:
         now = edit.map_edit
-        edited[edit.row] = maps[edit.source] @ now.inject + maps[edit.row] * now.keep
+        held = maps[edit.source] @ now.inject + maps[edit.row] * now.keep
+        edited[edit.row] = held * now.equalizer
     return output_of(edited, v)
 
 
@@ -103,13 +103,15 @@ def test_tiled_pair_edits_repeated_prompts_as_the_pair_edits_the_prompts(source,
     generator = torch.Generator().manual_seed(4)
     q, k, v = tensors(2, 6)
     inject = torch.randn(source_tokens, edited_tokens, generator=generator, dtype=torch.float64)
-    pair = MapEdit(inject, torch.randn(edited_tokens, generator=generator, dtype=torch.float64))
+    keep, factors = torch.randn(2, edited_tokens, generator=generator, dtype=torch.float64)
+    pair = MapEdit(inject, keep, factors)
     k_source, k_edited, v_edited = (
         k[:1, :source_tokens],
         k[1:, :edited_tokens],
         v[1:, :edited_tokens],
     )
-    maps = explicit_maps(q[:1], k_source) @ pair.inject + explicit_maps(q[1:], k_edited) * pair.keep
+    maps = explicit_maps(q[:1], k_source) @ inject + explicit_maps(q[1:], k_edited) * keep
+    maps = maps * factors
     expected = output_of(maps, v_edited)
     k = torch.cat([k_source.repeat(1, source, 1), k_edited.repeat(1, edited, 1)])
     v = torch.cat([v[:1], v_edited.repeat(1, edited, 1)])

@@ -122,16 +122,16 @@ def test_a_prompt_of_two_chunks_and_several_branches_at_once():
 def test_reweight_follows_the_injection_before_it_and_acts_all_through_alone():
     weight = Reweight((("cat", 2.0),))
     chained = plan(SOURCE, [(WordSwap("wet", "dry"), weight)], reader()).branches[0]
-    assert chained.at(0.7).map_edit.inject[3, 3] == 2
+    assert chained.at(0.7).map_edit.multiplied.inject[3, 3] == 2
     assert chained.at(0.8).map_edit.is_untouched
     alone = plan(SOURCE, [(weight,)], reader()).branches[0]
-    assert alone.at(0.99).map_edit.inject[3, 3] == 2
+    assert alone.at(0.99).map_edit.multiplied.inject[3, 3] == 2
     inserted = plan(
         SOURCE, [(Refine(SOURCE + " at night"), Reweight((("night", 2.0),)))], reader()
     ).branches[0]
     night = inserted.edited.tokens_of("night")
-    assert inserted.at(0.0).map_edit.keep[night].tolist() == [2.0]
-    assert inserted.at(0.9).map_edit.keep[night].tolist() == [1.0]
+    assert inserted.at(0.0).map_edit.multiplied.keep[night].tolist() == [2.0]
+    assert inserted.at(0.9).map_edit.multiplied.keep[night].tolist() == [1.0]
 
 
 def test_reweight_injects_self_attention_only_alone():

@@ -208,7 +208,11 @@ def test_the_maps_of_an_edited_row_are_those_of_its_edited_attention():
     inject = torch.rand(TOKENS, TOKENS, generator=generator, dtype=torch.float64)
     keep = torch.rand(TOKENS, generator=generator, dtype=torch.float64)
     columns = (torch.rand(ROWS, 4, TOKENS, generator=generator) > 0.5).double()
-    cross = CrossEdit.of([RowEdit(1, 0, MapEdit(inject, keep))], ROWS, torch.device("cpu"))
+    cross = CrossEdit.of(
+        [RowEdit(1, 0, MapEdit(inject, keep, torch.ones(TOKENS).double()))],
+        ROWS,
+        torch.device("cpu"),
+    )
     assert cross is not None
     heads = [x.view(ROWS, -1, HEADS, WIDTH).transpose(1, 2) for x in (q, k)]
     maps = torch.softmax(heads[0] @ heads[1].mT / WIDTH**0.5, dim=-1)

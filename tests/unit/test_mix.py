@@ -57,7 +57,7 @@ def test_it_chains_with_other_edits():
     chain = (Mix("cat", "dog", 0.5), WordSwap("grass", "snow"), Reweight((("dog", 2.0),)))
     branch = plan(SOURCE, [chain], reader()).branches[0]
     assert branch.edited.text == "a fluffy cat dog sits on the wet snow"
-    now = branch.at(0.0).map_edit.inject
+    now = branch.at(0.0).map_edit.multiplied.inject
     (cat,) = branch.edited.tokens_of("cat")
     (dog,) = branch.edited.tokens_of("dog")
     assert now[3, [cat, dog]].tolist() == [0.5, 1.0]

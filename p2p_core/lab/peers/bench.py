@@ -199,7 +199,7 @@ class Bench:
         """Which source token each edited token takes its map from: float[tokens tokens]."""
         controller = plan(PROMPT, [self._chain()], self.model.read)
         (moment,) = controller.at(0.5, self.model.length)
-        return moment.map_edit.inject.to(self.model.device, self.model.dtype)
+        return moment.map_edit.multiplied.inject.to(self.model.device, self.model.dtype)
 
 
 def _placed(model: Model) -> Model:

@@ -1,0 +1,148 @@
+"""Edits of joint attention against maps made in the open."""
+
+import pytest
+import torch
+from oracle import HEADS, explicit_maps, output_of, split_heads
+
+from p2p_core.edits import MapEdit
+from p2p_core.joint_attention import JointEdit, JointRow, Layout
+
+TEXT, IMAGE, WIDTH, ROWS = 5, 7, 4, 4
+LAYOUTS = {
+    "text first": (Layout(slice(0, 5), slice(5, 12), HEADS), 12),
+    "image first": (Layout(slice(7, 12), slice(0, 7), HEADS), 12),
+    "registers and a reference": (Layout(slice(2, 7), slice(7, 14), HEADS), 17),
+}
+CPU = torch.device("cpu")
+
+
+def random(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def map_edit(seed, factors=True, inject=True, keep=True):
+    numbers = [random(TEXT, TEXT, seed=seed), *random(2, TEXT, seed=seed + 1)]
+    wanted = (inject, keep, factors)
+    none = (torch.zeros(TEXT, TEXT).double(), torch.zeros(TEXT).double(), torch.ones(TEXT).double())
+    return MapEdit(*(n.abs() if w else o for n, o, w in zip(numbers, none, wanted, strict=True)))
+
+
+def attending(mask=None):
+    """Plain attention, with a mask that depends on the row, the query and the key."""
+
+    def attention(q, k, v, rows, queries):
+        def joined(x):
+            return x if x.ndim == 3 else x.transpose(1, 2).flatten(2)
+
+        maps = logits(joined(q), joined(k))
+        if mask is not None:
+            maps = maps + mask[rows][:, None, queries]
+        return output_of(maps.softmax(-1), joined(v))
+
+    return attention
+
+
+def logits(q, k):
+    q, k = split_heads(q), split_heads(k)
+    return q @ k.mT * q.shape[-1] ** -0.5
+
+
+def oracle(q, k, v, edits, layout, mask):
+    """From the definitions: text queries their own, image queries by the edited map."""
+    out = torch.empty_like(v)
+    text, image = layout.text, layout.image
+    plain = torch.zeros(len(q), q.shape[1], q.shape[1]).double() if mask is None else mask
+    maps = (logits(q, k) + plain[:, None]).softmax(-1)
+    for row in range(len(q)):
+        out[row] = output_of(maps[row : row + 1], v[row : row + 1])
+    for edit in edits:
+        row, source, pair = edit.row, edit.source, edit.map_edit
+        keys, asked = k[row].clone(), q[row].clone()
+        if edit.injected and not edit.aligned:
+            keys[image], asked[image] = k[source, image], q[source, image]
+        own = (logits(asked[None], keys[None]) + plain[row]).softmax(-1)
+        if not edit.aligned:
+            out[row] = output_of(own, v[row : row + 1])  # text queries see the source's image, too
+        before = own[..., image, :].clone()
+        if edit.aligned:
+            theirs = maps[source : source + 1][..., image, :]
+            share = float(edit.injected)
+            before = share * theirs + (1 - share) * maps[row : row + 1][..., image, :]
+            before[..., text] = theirs[..., text] @ pair.inject
+            before[..., text] += maps[row : row + 1][..., image, text] * pair.keep
+        after = before.clone()
+        after[..., text] *= pair.equalizer
+        if edit.renormalised:
+            after *= before.sum(-1, keepdim=True) / after.sum(-1, keepdim=True)
+        out[row, image] = output_of(after, v[row : row + 1])[0]
+    return out
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("renormalised", [False, True])
+def test_edited_rows_are_their_definition(name, masked, apart, renormalised):
+    layout, length = LAYOUTS[name]
+    q, k, v = (random(ROWS, length, HEADS * WIDTH, seed=seed) for seed in (1, 2, 3))
+    mask = random(ROWS, length, length, seed=4) if masked else None
+    for seed, (aligned, injected, factors, inject, keep) in enumerate(
+        [
+            (False, True, False, False, True),
+            (False, True, True, False, True),
+            (False, False, True, False, True),
+            (True, True, False, True, False),
+            (True, True, True, True, True),
+            (True, False, False, True, True),
+            (True, False, True, True, False),
+        ]
+    ):
+        edits = [
+            JointRow(1, 0, map_edit(seed, factors, inject, keep), injected, aligned, renormalised),
+            JointRow(3, 2, map_edit(seed + 50), True, not aligned, renormalised),
+        ]
+        edit = JointEdit.of(edits, ROWS, CPU)
+        assert edit is not None
+        given = [split_heads(x) if apart else x for x in (q, k, v)]
+        ours = edit.attend(attending(mask), *given, layout)
+        expected = oracle(q, k, v, edits, layout, mask)
+        assert (ours - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_an_edit_that_changes_nothing_is_none(aligned):
+    untouched = MapEdit.untouched(TEXT, TEXT)
+    assert JointEdit.of([JointRow(1, 0, untouched, False, aligned)], 2, CPU) is None
+
+
+def test_a_factor_is_a_logarithm_added_before_the_softmax():
+    """The identity that renormalising rests on, at factors from nothing to much."""
+    layout, length = LAYOUTS["text first"]
+    q, k, v = (random(2, length, HEADS * WIDTH, seed=seed) for seed in (1, 2, 3))
+    factors = torch.tensor([1.0, 1e-300, 0.3, 4.0, 1.0], dtype=torch.float64)
+    pair = MapEdit.untouched(TEXT, TEXT).equalized(factors)
+    edit = JointEdit.of([JointRow(1, 0, pair, False, False)], 2, CPU)
+    assert edit is not None
+    ours = edit.attend(attending(), q, k, v, layout)
+    bias = torch.zeros(length, length, dtype=torch.float64)
+    bias[layout.image, layout.text] = factors.log()
+    expected = output_of((logits(q[1:], k[1:]) + bias).softmax(-1), v[1:])
+    assert (ours[1:] - expected).abs().max() <= 1e-12 * expected.abs().max()
+    plain = output_of(explicit_maps(q[:1], k[:1]), v[:1])
+    assert (ours[:1] - plain).abs().max() <= 1e-14
+
+
+def test_structure_alone_is_one_call():
+    layout, length = LAYOUTS["text first"]
+    q, k, v = (random(2, length, HEADS * WIDTH, seed=seed) for seed in (1, 2, 3))
+    edit = JointEdit.of([JointRow(1, 0, MapEdit.untouched(TEXT, TEXT), True, False)], 2, CPU)
+    assert edit is not None
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return attending()(*args)
+
+    edit.attend(counted, q, k, v, layout)
+    assert len(calls) == 1
