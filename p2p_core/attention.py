@@ -9,25 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import floor, log2
 
 import torch
 from torch import Tensor
 
-from .edits import MapEdit, Reach
+from .edits import AUTOMATIC, MapEdit, Reach
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A function that computes attention.
 
 attention(q[rows pixels channels], k[rows tokens channels], v[rows tokens channels])
 → [rows pixels channels].
-"""
-
-
-AUTOMATIC_PIXELS = 32**2
-"""Pixels of the largest layers into which self-attention is injected where no reach is given.
-
-The rule of the authors' null-text notebook and of the published PIE-Bench runs.
 """
 
 
@@ -38,6 +30,10 @@ class RowEdit:
     row: int
     source: int
     map_edit: MapEdit
+    reaches: frozenset[Reach] = frozenset()
+    """Where self-attention is injected, see `edits.SelfInjection`; none: nowhere."""
+    mode: str = AUTOMATIC
+    renormalised: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -119,21 +115,16 @@ class SelfEdit:
 
     rows: int
     gathers: tuple[tuple[float, Tensor], ...]
-    """(pixels of a layer that are too many, int64[rows]: whose queries and keys each row takes)."""
+    """(size of a layer that is too much, int64[rows]: whose queries and keys each row takes)."""
 
     @classmethod
     def of(
-        cls,
-        injected: Sequence[tuple[int, int, Reach]],
-        rows: int,
-        latent_pixels: int,
-        device: torch.device,
+        cls, limits: Sequence[tuple[int, int, float]], rows: int, device: torch.device
     ) -> SelfEdit | None:
-        """From each injected row, its source row and a reach of it (see `edits.SelfInjection`).
+        """From each injected row, its source row and the size of a layer that is too much for it.
 
-        A row of several reaches stands there once for each. None if there is nothing to inject.
+        A row of several sizes stands there once for each. None if there is nothing to inject.
         """
-        limits = [(row, source, _limit(reach, latent_pixels)) for row, source, reach in injected]
         gathers: list[tuple[float, Tensor]] = []
         for least in sorted({limit for *_, limit in limits}):
             gather = torch.arange(rows)
@@ -143,18 +134,6 @@ class SelfEdit:
             gathers.append((least, gather.to(device)))
         return cls(rows, tuple(gathers)) if gathers else None
 
-    def gather(self, pixels: int) -> Tensor | None:
-        """int64[rows]: whose queries and keys each row takes at `pixels` pixels; None: its own."""
-        return next((gather for too_many, gather in self.gathers if pixels < too_many), None)
-
-
-def _limit(reach: Reach, latent_pixels: int) -> float:
-    """Pixels of a layer that are too many for a reach.
-
-    A UNet halves sides and rounds up, so a layer of a quarter of an odd side is a little larger
-    than that. It counts as a quarter: the next size has four times its pixels.
-    """
-    if reach is None:
-        return AUTOMATIC_PIXELS + 1
-    side = 2.0 ** floor(log2(reach * (1 + 1e-3)))
-    return 2 * side**2 * latent_pixels
+    def gather(self, size: int) -> Tensor | None:
+        """int64[rows]: whose queries and keys each row takes in such a layer; None: its own."""
+        return next((gather for too_much, gather in self.gathers if size < too_much), None)

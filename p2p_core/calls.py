@@ -5,44 +5,39 @@ Hosts know which rows of a batch belong to which prompts; from there on it is th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from math import ceil
 
-import torch
 from torch import Tensor
 
-from .attention import Attend, CrossEdit, RowEdit, SelfEdit
+from .attention import Attend, RowEdit
 from .attention_maps import WordMaps, word_maps
 from .controller import Controller, Rows
-from .edits import Reach
 
 
 def row_edits(
-    controller: Controller, rows: Rows, start: int, progress: float, tokens: int
-) -> Iterator[tuple[RowEdit, frozenset[Reach]]]:
-    """Every edited row with its self-attention reaches, of a call where `rows` begin at `start`.
+    controller: Controller,
+    rows: Rows,
+    start: int,
+    progress: float,
+    tokens: int,
+    block: int = 0,
+    kinds: Sequence[str] = ("block",),
+) -> Iterator[RowEdit]:
+    """Every edited row of a call where `rows` begin at `start`, in a block as `Controller.at` has.
 
     Texts have `tokens` tokens. Raises `ValueError` as `Controller.at` does.
     """
-    for branch, moment in enumerate(controller.at(progress, tokens)):
+    for branch, now in enumerate(controller.at(progress, tokens, block=block, kinds=kinds)):
         for row, source in rows.pairs(branch):
-            yield RowEdit(start + row, start + source, moment.map_edit), moment.self_reaches
-
-
-def joined(
-    edits: Sequence[tuple[RowEdit, frozenset[Reach]]],
-    rows: int,
-    size: torch.Size,
-    device: torch.device,
-) -> tuple[CrossEdit | None, SelfEdit | None]:
-    """The edits of a call of `rows` rows and latents of `size` (height, width)."""
-    injected = [(edit.row, edit.source, reach) for edit, reaches in edits for reach in reaches]
-    return (
-        CrossEdit.of([edit for edit, _ in edits], rows, device),
-        SelfEdit.of(injected, rows, size[0] * size[1], device),
-    )
+            yield RowEdit(
+                start + row,
+                start + source,
+                now.map_edit,
+                now.self_reaches,
+                now.mode,
+                now.renormalised,
+            )
 
 
 @dataclass(frozen=True)
@@ -54,26 +49,25 @@ class Look:
     stop: int
     progress: float
 
-    def sees(self, layer: Sequence[int], latent: Sequence[int]) -> bool:
-        """Whether a layer of this (height, width) is one to look at."""
-        return list(layer) == [ceil(side * self.maps.side) for side in latent]
-
     def take(
         self,
-        cross: CrossEdit | None,
         attention: Attend,
+        edited: Callable[[Tensor, Tensor, Tensor], Tensor] | None,
         q: Tensor,
         k: Tensor,
         heads: int,
-        layer: Sequence[int],
+        grid: Sequence[int],
     ) -> None:
-        """Add a layer's word maps, those of edited rows under their edit."""
+        """Add a layer's word maps, those of edited rows under their edit.
+
+        `edited` is the layer's attention with the edit of all the call's rows, where there is one.
+        The layer's pixels form a `grid` of (height, width).
+        """
         rows = slice(self.start, self.stop)
-        if cross is None:
+        if edited is None:
             seen = word_maps(attention, q[rows], k[rows], self.maps.columns, heads)
         else:
             columns = self.maps.columns.new_zeros(q.shape[0], *self.maps.columns.shape[1:])
             columns[rows] = self.maps.columns
-            edited = partial(cross.attend, attention)
             seen = word_maps(edited, q, k, columns, heads)[rows]
-        self.maps.add(seen, layer[0], layer[1], self.progress)
+        self.maps.add(seen, grid[0], grid[1], self.progress)

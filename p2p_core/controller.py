@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import lcm
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .alignment import Draft, Span, align, mapper
-from .edits import Aligned, Edit, MapEdit, Reach, SelfInjection
+from .edits import AUTOMATIC, Aligned, Edit, Joint, MapEdit, Reach, SelfInjection
 from .local_blend import LocalBlend
 from .schedules import Schedule, Window
 from .tokens import Prompt
@@ -109,6 +109,10 @@ class Moment:
     map_edit: MapEdit
     self_reaches: frozenset[Reach]
     """Self-attention is injected in layers up to the furthest of these; none: nowhere."""
+    mode: str = AUTOMATIC
+    """Of joint attention, see `edits.Joint`."""
+    renormalised: bool | None = None
+    """See `edits.Reweight`."""
 
 
 @dataclass(frozen=True)
@@ -142,24 +146,50 @@ class Branch:
     """float[source_tokens edited_tokens], see `alignment.mapper`."""
     acting: tuple[Acting, ...]
     """One for each edit of the chain."""
-    injections: tuple[SelfInjection, ...]
+    injections: tuple[tuple[SelfInjection, Joint], ...]
+    """Of its edits that inject self-attention, and where in a transformer they do."""
     blend: LocalBlend | None
+
+    @property
+    def mode(self) -> str:
+        """In joint attention, the one that its edits ask for."""
+        asked = {a.edit.joint.mode for a in self.acting} - {AUTOMATIC}
+        return asked.pop() if asked else AUTOMATIC
+
+    @property
+    def renormalised(self) -> bool | None:
+        """What its edits say of factors on words, the first that says anything."""
+        said = (getattr(a.edit, "renormalised", None) for a in self.acting)
+        return next((one for one in said if one is not None), None)
 
     def weights(self, progress: float) -> tuple[float, ...]:
         """All that a moment depends on: every window's weight, self-attention's last."""
         weights = [weight for acting in self.acting for weight in acting.weights(progress)]
-        return (*weights, *(one.window.weight(progress) for one in self.injections))
+        return (*weights, *(one.window.weight(progress) for one, _ in self.injections))
 
-    def at(self, progress: float) -> Moment:
-        """What the branch does at this progress of sampling, 0–1."""
+    def covered(self, block: int, kinds: Sequence[str]) -> tuple[bool, ...]:
+        """Whether each of its edits acts in a transformer's block."""
+        return tuple(a.edit.joint.blocks.covers(block, kinds) for a in self.acting)
+
+    def at(self, progress: float, block: int = 0, kinds: Sequence[str] = ("block",)) -> Moment:
+        """What the branch does at this progress of sampling, 0–1, and in one of so many blocks.
+
+        `kinds` are all blocks of a transformer in order; other networks have none to tell apart.
+        Raises `ValueError` for an edit of blocks that there are not.
+        """
         alphas = {n: a.alpha(progress) for n, a in enumerate(self.acting) if a.windows}
         holding = [alpha for n, alpha in alphas.items() if self.acting[n].words.held.any()]
         longest = torch.stack(holding).amax(0) if holding else torch.ones(self.mapper.shape[1])
         now = MapEdit.untouched(*self.mapper.shape)
         for n, acting in enumerate(self.acting):
-            now = acting.edit.transform(now, acting.words, alphas.get(n, longest))
-        injecting = (one for one in self.injections if one.window.weight(progress))
-        return Moment(now, frozenset(one.reach for one in injecting))
+            if acting.edit.joint.blocks.covers(block, kinds):
+                now = acting.edit.transform(now, acting.words, alphas.get(n, longest))
+        reaches = frozenset(
+            one.reach
+            for one, joint in self.injections
+            if one.window.weight(progress) and joint.blocks.covers(block, kinds)
+        )
+        return Moment(now, reaches, self.mode, self.renormalised)
 
 
 @dataclass(frozen=True)
@@ -187,10 +217,22 @@ class Controller:
         """All that the branches' moments depend on; equal weights, equal moments."""
         return tuple(branch.weights(progress) for branch in self.branches)
 
-    def at(self, progress: float, length: int, dtype: torch.dtype = torch.float32) -> list[Moment]:
+    def covered(self, block: int, kinds: Sequence[str]) -> tuple[tuple[bool, ...], ...]:
+        """Which edits of which branch act in a transformer's block; as many, the same moments."""
+        return tuple(branch.covered(block, kinds) for branch in self.branches)
+
+    def at(
+        self,
+        progress: float,
+        length: int,
+        dtype: torch.dtype = torch.float32,
+        block: int = 0,
+        kinds: Sequence[str] = ("block",),
+    ) -> list[Moment]:
         """Every branch's moment, its map edit made for a batch of `length` tokens, in `dtype`.
 
-        Raises `ValueError` if `length` is no multiple of the controller's own.
+        `block` and `kinds` as in `Branch.at`. Raises `ValueError` if `length` is no multiple of the
+        controller's own.
         """
         if length % self.length:
             raise ValueError(
@@ -200,10 +242,10 @@ class Controller:
             )
         moments: list[Moment] = []
         for branch in self.branches:
-            moment = branch.at(progress)
+            moment = branch.at(progress, block, kinds)
             source, edited = length // self.source.length, length // branch.edited.length
             tiled = moment.map_edit.tiled(source, edited).to(dtype)
-            moments.append(Moment(tiled, moment.self_reaches))
+            moments.append(replace(moment, map_edit=tiled))
         return moments
 
 
@@ -266,7 +308,13 @@ def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Bran
     blend = blends[0] if blends else None
     if blend is not None:
         blend.columns(source, present)
-    injections = tuple(edit.self_injection for edit in holding)
+    modes = {edit.joint.mode for edit in edits} - {AUTOMATIC}
+    if len(modes) > 1:
+        raise ValueError(
+            f"Expected edits of a chain that agree about joint attention, got "
+            f"{' and '.join(sorted(modes))}. Set one of them to {AUTOMATIC}."
+        )
+    injections = tuple((edit.self_injection, edit.joint) for edit in holding)
     return Branch(chain, present, spans, columns, tuple(acting), injections, blend)
 
 

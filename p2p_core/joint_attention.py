@@ -26,7 +26,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .edits import MapEdit
+from .attention import RowEdit
+from .edits import ALIGNED
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,6 @@ class JointAttend(Protocol):
         `rows` and `queries` say which of the call's they are, for masks.
         """
         ...
-
-
-@dataclass(frozen=True)
-class JointRow:
-    """In one call of the network and one block, `row` is edited after row `source`."""
-
-    row: int
-    source: int
-    map_edit: MapEdit
-    injected: bool
-    """Whether self-attention is injected."""
-    aligned: bool
-    """Aligned words; else shared structure."""
-    renormalised: bool = True
-    """Whether rows sum to 1 under factors on words, too."""
 
 
 @dataclass(frozen=True)
@@ -108,22 +94,28 @@ class JointEdit:
     """Rows of `apart` that are divided by what their factors make of their sum."""
 
     @classmethod
-    def of(cls, edits: Sequence[JointRow], rows: int, device: torch.device) -> JointEdit | None:
-        """None if no row is touched. All must be of the call's number of text tokens."""
+    def of(cls, edits: Sequence[RowEdit], rows: int, device: torch.device) -> JointEdit | None:
+        """None if no row is touched. All must be of the call's number of text tokens.
+
+        What is not said of renormalising is done where no factor is negative; edits whose mode is
+        automatic share structure.
+        """
         gather = torch.arange(rows)
         terms: list[_Term] = []
         renormalised: set[int] = set()
         keys: dict[int, int] = {}
         for edit in edits:
-            taken = edit.source if edit.injected else edit.row
-            if not edit.aligned:
+            aligned, equalizer = edit.mode == ALIGNED, edit.map_edit.equalizer
+            taken = edit.source if edit.reaches else edit.row
+            if not aligned:
                 gather[edit.row] = taken
-            factors = not bool((edit.map_edit.equalizer == 1).all())
-            made = _terms(edit, taken) if edit.aligned or factors else []
+            factors = not bool((equalizer == 1).all())
+            made = _terms(edit, taken) if aligned or factors else []
             if made:
                 terms += made
-                keys[edit.row] = edit.row if edit.aligned else taken
-                if factors and edit.renormalised:
+                keys[edit.row] = edit.row if aligned else taken
+                positive = edit.renormalised is None and bool((equalizer >= 0).all())
+                if factors and (edit.renormalised or positive):
                     renormalised.add(edit.row)
         together = [row for row in range(rows) if row not in keys]
         if not terms and bool((gather == torch.arange(rows)).all()):
@@ -203,18 +195,18 @@ class JointEdit:
             result[row, image] = made[0].to(result)
 
 
-def _terms(edit: JointRow, taken: int) -> list[_Term]:
+def _terms(edit: RowEdit, taken: int) -> list[_Term]:
     """What an edited row's image queries add up from; empty where nothing is edited.
 
     `taken` is the row whose self-attention it takes.
     """
     pair, equalizer, row = edit.map_edit, edit.map_edit.equalizer, edit.row
-    if not edit.aligned:
+    if edit.mode != ALIGNED:
         plain = torch.eye(len(equalizer), dtype=equalizer.dtype)
         return [_Term(row, taken, row, taken, plain * equalizer, plain, 1.0)]
-    if pair.is_untouched and not edit.injected:
+    if pair.is_untouched and not edit.reaches:
         return []
-    share, found = float(edit.injected), list[_Term]()
+    share, found = float(bool(edit.reaches)), list[_Term]()
     if pair.inject.any() or share:
         source = edit.source
         found.append(

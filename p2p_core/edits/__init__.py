@@ -5,15 +5,20 @@ is a pair (inject, keep), a `MapEdit`, and each kind of edit is a transform of w
 it left. Each has a module of its own; whoever plans a run knows none of them.
 """
 
-from .base import Aligned, Edit, Reach, SelfInjection
+from .base import ALIGNED, AUTOMATIC, MODES, SHARED, Aligned, Edit, Joint, Reach, SelfInjection
 from .map_edit import MapEdit
 from .refine import Refine
 from .reweight import Reweight
 from .word_swap import WordSwap
 
 __all__ = [
+    "ALIGNED",
+    "AUTOMATIC",
+    "MODES",
+    "SHARED",
     "Aligned",
     "Edit",
+    "Joint",
     "MapEdit",
     "Reach",
     "Refine",

@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..alignment import Draft, Span
+from ..blocks import Blocks
 from ..schedules import Schedule, Window
 from ..tokens import Prompt
 from .map_edit import MapEdit
@@ -26,7 +27,7 @@ class SelfInjection:
 
     Paper section 4, "f(t)". `reach` says up to which layers it is done: 0.25 is the 16×16 layers of
     a 64×64 latent and below, 1 is every layer. Automatic is the authors' own rule, layers of up to
-    32×32 cells whatever the latent's size (`attention.AUTOMATIC_PIXELS`).
+    32×32 cells whatever the latent's size (`unet.AUTOMATIC_PIXELS`).
     """
 
     window: Window = field(default_factory=Window)
@@ -45,6 +46,26 @@ class SelfInjection:
                 "It is a fraction of the latent's side: 1 means every layer, 0.25 layers of a "
                 "quarter side and below. Leave it out for layers of up to 32×32 cells."
             )
+
+
+AUTOMATIC, SHARED, ALIGNED = "automatic", "shared structure", "aligned words"
+MODES = (AUTOMATIC, SHARED, ALIGNED)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """How an edit acts in joint attention, see `joint_attention`; networks without it ignore it.
+
+    `mode` is one of `MODES`; automatic: what the model's family does best. `blocks` are those in
+    which the edit acts. Raises `ValueError` for another mode.
+    """
+
+    mode: str = AUTOMATIC
+    blocks: Blocks = field(default_factory=Blocks)
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"Expected one of {', '.join(MODES)}, got {self.mode!r}.")
 
 
 @dataclass(frozen=True)
@@ -81,6 +102,9 @@ class Edit(Protocol):
 
     @property
     def self_injection(self) -> SelfInjection: ...
+
+    @property
+    def joint(self) -> Joint: ...
 
     @property
     def holds(self) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..alignment import Draft, Span
 from ..schedules import Schedule, Window
 from ..tokens import Prompt
-from .base import Aligned, Read, SelfInjection
+from .base import Aligned, Joint, Read, SelfInjection
 from .map_edit import MapEdit
 
 
@@ -24,11 +24,17 @@ class Reweight:
     attention away, negative ones turn it round. Without a schedule it acts as long as the other
     edits of its chain hold the source's attention, or all through where there are none; alone it
     holds that attention itself. Paper section 4, attention re-weighting (fader control).
+
+    `renormalised`: whether a pixel's attention sums to what it did before, as if the factors acted
+    before the softmax; None: as the paper has it where text has a softmax of its own, and
+    renormalised where it shares one with the image and no factor is negative.
     """
 
     weights: tuple[tuple[str, float], ...]
     schedule: Schedule | None = None
     self_injection: SelfInjection = field(default_factory=lambda: SelfInjection(Window(0.0, 0.4)))
+    joint: Joint = field(default_factory=Joint)
+    renormalised: bool | None = None
     holds: bool = field(default=False, init=False)
     tokenwise: bool = field(default=False, init=False)
 
@@ -37,6 +43,11 @@ class Reweight:
             raise ValueError(
                 "Expected at least one word with its factor, got none. "
                 "Write such as 'fluffy: 2', one a line."
+            )
+        if self.renormalised and any(factor < 0 for _, factor in self.weights):
+            raise ValueError(
+                "Expected factors of 0 or more to renormalise, got a negative one. Before a "
+                "softmax there is none: leave renormalising out."
             )
         for phrase, factor in self.weights:
             if not isfinite(factor):

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..alignment import Draft, Span
 from ..schedules import Schedule, Window
 from ..tokens import Prompt, split_words
-from .base import Aligned, Read, SelfInjection
+from .base import Aligned, Joint, Read, SelfInjection
 from .map_edit import MapEdit
 
 
@@ -25,6 +25,7 @@ class WordSwap:
     occurrence: int = 1
     schedule: Schedule = field(default_factory=lambda: Schedule(Window(0.0, 0.8)))
     self_injection: SelfInjection = field(default_factory=lambda: SelfInjection(Window(0.0, 0.4)))
+    joint: Joint = field(default_factory=Joint)
     holds: bool = field(default=True, init=False)
     tokenwise: bool = field(default=False, init=False)
     phrases: tuple[str, ...] = field(default=(), init=False)

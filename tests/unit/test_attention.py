@@ -8,6 +8,7 @@ from oracle import explicit_maps, output_of, split_heads
 
 from p2p_core.attention import CrossEdit, RowEdit, SelfEdit
 from p2p_core.edits import MapEdit
+from p2p_core.unet import limit
 
 PIXELS, CHANNELS = 20, 24
 
@@ -157,7 +158,7 @@ def test_two_swaps_compose_as_two_edits_in_a_row():
 @pytest.mark.parametrize("latent", [16 * 16, 16 * 64, 64 * 64, 96 * 128])
 def test_automatic_reach_is_a_count_of_cells(latent):
     """The authors' rule, keys ≤ 32², whatever the latent's size or shape."""
-    edit = SelfEdit.of([(1, 0, None)], 2, latent, torch.device("cpu"))
+    edit = SelfEdit.of([(1, 0, limit(None, latent))], 2, torch.device("cpu"))
     assert edit is not None
     assert edit.gather(32**2).tolist() == [0, 0]
     assert edit.gather(32**2 + 1) is None
@@ -166,7 +167,8 @@ def test_automatic_reach_is_a_count_of_cells(latent):
 def test_each_row_of_a_call_has_its_own_reaches():
     """Row 2 has two, of which the further counts; 64×64 latents."""
     reaches = [(1, 0, 0.25), (2, 0, None), (2, 0, 1.0), (3, 0, None)]
-    edit = SelfEdit.of(reaches, 4, 64**2, torch.device("cpu"))
+    limits = [(row, source, limit(reach, 64**2)) for row, source, reach in reaches]
+    edit = SelfEdit.of(limits, 4, torch.device("cpu"))
     assert edit is not None
     assert edit.gather(16**2).tolist() == [0, 0, 0, 0]
     assert edit.gather(32**2).tolist() == [0, 1, 0, 0]

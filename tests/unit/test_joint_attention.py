@@ -4,8 +4,9 @@ import pytest
 import torch
 from oracle import HEADS, explicit_maps, output_of, split_heads
 
-from p2p_core.edits import MapEdit
-from p2p_core.joint_attention import JointEdit, JointRow, Layout
+from p2p_core.attention import RowEdit
+from p2p_core.edits import ALIGNED, SHARED, MapEdit
+from p2p_core.joint_attention import JointEdit, Layout
 
 TEXT, IMAGE, WIDTH, ROWS = 5, 7, 4, 4
 LAYOUTS = {
@@ -26,6 +27,11 @@ def map_edit(seed, factors=True, inject=True, keep=True):
     wanted = (inject, keep, factors)
     none = (torch.zeros(TEXT, TEXT).double(), torch.zeros(TEXT).double(), torch.ones(TEXT).double())
     return MapEdit(*(n.abs() if w else o for n, o, w in zip(numbers, none, wanted, strict=True)))
+
+
+def row_edit(row, source, pair, injected, aligned, renormalised=None):
+    reaches = frozenset({None}) if injected else frozenset()
+    return RowEdit(row, source, pair, reaches, ALIGNED if aligned else SHARED, renormalised)
 
 
 def attending(mask=None):
@@ -59,15 +65,15 @@ def oracle(q, k, v, edits, layout, mask):
     for edit in edits:
         row, source, pair = edit.row, edit.source, edit.map_edit
         keys, asked = k[row].clone(), q[row].clone()
-        if edit.injected and not edit.aligned:
+        if edit.reaches and edit.mode != ALIGNED:
             keys[image], asked[image] = k[source, image], q[source, image]
         own = (logits(asked[None], keys[None]) + plain[row]).softmax(-1)
-        if not edit.aligned:
+        if edit.mode != ALIGNED:
             out[row] = output_of(own, v[row : row + 1])  # text queries see the source's image, too
         before = own[..., image, :].clone()
-        if edit.aligned:
+        if edit.mode == ALIGNED:
             theirs = maps[source : source + 1][..., image, :]
-            share = float(edit.injected)
+            share = float(bool(edit.reaches))
             before = share * theirs + (1 - share) * maps[row : row + 1][..., image, :]
             before[..., text] = theirs[..., text] @ pair.inject
             before[..., text] += maps[row : row + 1][..., image, text] * pair.keep
@@ -99,8 +105,8 @@ def test_edited_rows_are_their_definition(name, masked, apart, renormalised):
         ]
     ):
         edits = [
-            JointRow(1, 0, map_edit(seed, factors, inject, keep), injected, aligned, renormalised),
-            JointRow(3, 2, map_edit(seed + 50), True, not aligned, renormalised),
+            row_edit(1, 0, map_edit(seed, factors, inject, keep), injected, aligned, renormalised),
+            row_edit(3, 2, map_edit(seed + 50), True, not aligned, renormalised),
         ]
         edit = JointEdit.of(edits, ROWS, CPU)
         assert edit is not None
@@ -113,7 +119,7 @@ def test_edited_rows_are_their_definition(name, masked, apart, renormalised):
 @pytest.mark.parametrize("aligned", [False, True])
 def test_an_edit_that_changes_nothing_is_none(aligned):
     untouched = MapEdit.untouched(TEXT, TEXT)
-    assert JointEdit.of([JointRow(1, 0, untouched, False, aligned)], 2, CPU) is None
+    assert JointEdit.of([row_edit(1, 0, untouched, False, aligned)], 2, CPU) is None
 
 
 def test_a_factor_is_a_logarithm_added_before_the_softmax():
@@ -122,7 +128,7 @@ def test_a_factor_is_a_logarithm_added_before_the_softmax():
     q, k, v = (random(2, length, HEADS * WIDTH, seed=seed) for seed in (1, 2, 3))
     factors = torch.tensor([1.0, 1e-300, 0.3, 4.0, 1.0], dtype=torch.float64)
     pair = MapEdit.untouched(TEXT, TEXT).equalized(factors)
-    edit = JointEdit.of([JointRow(1, 0, pair, False, False)], 2, CPU)
+    edit = JointEdit.of([row_edit(1, 0, pair, False, False)], 2, CPU)
     assert edit is not None
     ours = edit.attend(attending(), q, k, v, layout)
     bias = torch.zeros(length, length, dtype=torch.float64)
@@ -136,7 +142,7 @@ def test_a_factor_is_a_logarithm_added_before_the_softmax():
 def test_structure_alone_is_one_call():
     layout, length = LAYOUTS["text first"]
     q, k, v = (random(2, length, HEADS * WIDTH, seed=seed) for seed in (1, 2, 3))
-    edit = JointEdit.of([JointRow(1, 0, MapEdit.untouched(TEXT, TEXT), True, False)], 2, CPU)
+    edit = JointEdit.of([row_edit(1, 0, MapEdit.untouched(TEXT, TEXT), True, False)], 2, CPU)
     assert edit is not None
     calls = []
 

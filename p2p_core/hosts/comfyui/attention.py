@@ -8,23 +8,23 @@ outlives a run.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...attention import CrossEdit, RowEdit, SelfEdit
-from ...calls import Look, joined, row_edits
-from ...edits import Reach
+from ...attention import RowEdit
+from ...calls import Look, row_edits
 from ...noise import SharedNoise
 from ...schedules import progress
 from .checking import Witness
 from .compiling import uncompiled_if_unguarded
 from .conditioning import PAYLOAD_KEY, Payload
-from .families import family_of
+from .families import Family, family_of
 
 RUN_KEY = "p2p_run"
 """Our entry in transformer_options while a run lasts, and the key of our wrappers."""
@@ -48,7 +48,7 @@ class RunState:
         self.size = size
         self.noise = noise
         self.witness = Witness(any(c.continues for c in payloads.values()))
-        self._calls: dict[Any, tuple[CrossEdit | None, SelfEdit | None]] = {}
+        self._calls: dict[Any, Any] = {}
 
     def tokens(self, options: dict[str, Any], texts: Tensor) -> Tensor:
         """A call's text tokens, float[rows tokens channels], those that change by step as now."""
@@ -79,9 +79,7 @@ class RunState:
             for maps in self.payloads[name].maps
         ]
 
-    def edits(
-        self, options: dict[str, Any], x: Tensor, tokens: int
-    ) -> tuple[CrossEdit | None, SelfEdit | None]:
+    def edits(self, family: Family, options: dict[str, Any], x: Tensor, tokens: int) -> Any:
         """The edits of one call of the network, made once for all calls that are alike."""
         uuids = tuple(options["uuids"])
         self.witness.asked.update(uuids)
@@ -92,15 +90,21 @@ class RunState:
         if key not in self._calls:
             if len(self._calls) >= KEPT_CALLS:
                 self._calls.clear()
-            edits = list(self._row_edits(uuids, x, here, tokens))
-            self._calls[key] = joined(edits, x.shape[0], x.shape[-2:], x.device)
+            made = partial(self._row_edits, uuids, x, here, tokens)
+            self._calls[key] = family.prepared(made, x)
         return self._calls[key]
 
     def _row_edits(
-        self, uuids: Sequence[Any], x: Tensor, here: float, tokens: int
-    ) -> Iterator[tuple[RowEdit, frozenset[Reach]]]:
-        """Row edits and self-attention reaches of a call with these conditionings, in order."""
-        chunk = x.shape[0] // len(uuids)
+        self,
+        uuids: Sequence[Any],
+        x: Tensor,
+        here: float,
+        tokens: int,
+        block: int,
+        kinds: Sequence[str],
+    ) -> list[RowEdit]:
+        """Row edits of a call with these conditionings, in order, in a block of the network."""
+        chunk, made = x.shape[0] // len(uuids), list[RowEdit]()
         for n, name in enumerate(uuids):
             if name not in self.payloads:
                 continue
@@ -115,7 +119,8 @@ class RunState:
                     "diffusion a tile batch size of 1, and take context windows off the model."
                 )
             self.witness.compare_start(x[n * chunk : (n + 1) * chunk], self.payloads[name])
-            yield from row_edits(controller, layout, n * chunk, here, tokens)
+            made += row_edits(controller, layout, n * chunk, here, tokens, block, kinds)
+        return made
 
 
 def attach(model: Any) -> Any:
@@ -143,9 +148,9 @@ def attach(model: Any) -> Any:
             if run is not None and c_crossattn is not None:
                 c_crossattn = run.tokens(options, c_crossattn)
                 tokens = c_crossattn.shape[1]
-                (cross, own), looks = run.edits(options, x, tokens), run.looks(options, x)
-                if cross is not None or own is not None or looks:
-                    options = family.edited(options, cross, own, looks, x.shape, tokens)
+                prepared, looks = run.edits(family, options, x, tokens), run.looks(options, x)
+                if prepared is not None or looks:
+                    options = family.edited(options, prepared, looks, x.shape, tokens)
             return executor(x, t, c_concat, c_crossattn, control, options, **extra)
 
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, RUN_KEY, apply_model)

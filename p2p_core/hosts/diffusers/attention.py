@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...attention import CrossEdit, SelfEdit
 from ...calls import Look
+from ...unet import is_of_side
 
 
 def cross_attention_sides(unet: Any) -> tuple[float, ...]:
@@ -83,8 +84,9 @@ class Processor:
         else:
             layer = call.layer(q.shape[1])
             for look in call.looks:
-                if look.sees(layer, call.latent):
-                    look.take(call.cross, attention, q, k, attn.heads, layer)
+                if is_of_side(look.maps.side, layer, call.latent):
+                    edited = partial(call.cross.attend, attention) if call.cross else None
+                    look.take(attention, edited, q, k, attn.heads, layer)
             output = (call.cross.attend if call.cross else _plain)(attention, q, k, v)
         return attn.to_out[1](attn.to_out[0](output))
 

@@ -18,13 +18,14 @@ from tqdm import tqdm
 
 from ...attention_maps import WordMaps
 from ...blending import Blending
-from ...calls import Look, joined, row_edits
+from ...calls import Look, row_edits
 from ...controller import Chain, Controller, Rows, plan
 from ...inversion.negative_prompt import proximal
 from ...inversion.record import Inversion
 from ...inversion.task import Embedding, c_in
 from ...noise import SharedNoise
 from ...schedules import progress
+from ...unet import joined
 from .attention import Call, attached, cross_attention_sides
 from .pipeline import Model
 from .replaying import check

@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ...calls import joined, row_edits
+from ...calls import row_edits
 from ...controller import Chain, Rows, plan
 from ...edits import SelfInjection, WordSwap
 from ...hosts.diffusers.attention import Call, Processor, cross_attention_sides, replaced
@@ -28,6 +28,7 @@ from ...hosts.diffusers.demo import assembled
 from ...hosts.diffusers.pipeline import Model
 from ...hosts.diffusers.sampling import Settings, sample
 from ...schedules import Schedule, Window
+from ...unet import joined
 from ..meter import compare
 from .explicit import REPLACED, Explicit, Store
 

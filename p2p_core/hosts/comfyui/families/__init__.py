@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-from ....attention import CrossEdit, SelfEdit
+from ....attention import RowEdit
 from ....calls import Look
 from .unet import UNet
+
+Made = Callable[[int, Sequence[str]], Sequence[RowEdit]]
+"""Makes the edits of a call's rows, in a transformer's block as `Controller.at` has it."""
 
 
 class Family(Protocol):
@@ -20,19 +24,25 @@ class Family(Protocol):
         """Of the layers that can be looked at, as fractions of the latent's side, largest first."""
         ...
 
+    def prepared(self, edits: Made, latent: Tensor) -> Any:
+        """All that the edits of one call are made of, kept for calls that are like it.
+
+        `latent` is the call's, float[rows channels height width]. None where nothing is edited.
+        """
+        ...
+
     def edited(
         self,
         options: dict[str, Any],
-        cross: CrossEdit | None,
-        own: SelfEdit | None,
+        prepared: Any,
         looks: Sequence[Look],
         latent: torch.Size,
         tokens: int,
     ) -> dict[str, Any]:
         """transformer_options of one call of the network with edits and looks in them.
 
-        The given ones are not changed. `latent` is the call's shape, [rows channels height width],
-        and `tokens` how many text tokens each row has.
+        The given ones are not changed. `latent` is the call's shape and `tokens` how many text
+        tokens each row has.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample
 from torch import Tensor
 
-from ....attention import Attend, CrossEdit, SelfEdit
+from ....attention import Attend, CrossEdit, RowEdit, SelfEdit
 from ....calls import Look
+from ....unet import is_of_side, joined
 from .self_attention import CROSS_MARK, install
 
 Block = tuple[str, int, int]
@@ -78,16 +80,23 @@ class UNet:
         """Raises `ValueError`, see `cross_attention_blocks`."""
         return cls(tuple(cross_attention_blocks(model)), cross_attention_sides(model))
 
+    def prepared(
+        self, edits: Callable[[int, Sequence[str]], Sequence[RowEdit]], latent: Tensor
+    ) -> tuple[CrossEdit | None, SelfEdit | None] | None:
+        """What a call's edits are made of, see `Family`."""
+        made = joined(edits(0, ("block",)), latent.shape[0], latent.shape[-2:], latent.device)
+        return made if any(one is not None for one in made) else None
+
     def edited(
         self,
         options: dict[str, Any],
-        cross: CrossEdit | None,
-        own: SelfEdit | None,
+        prepared: tuple[CrossEdit | None, SelfEdit | None] | None,
         looks: Sequence[Look],
         latent: torch.Size,
         tokens: int,
     ) -> dict[str, Any]:
         """transformer_options of one call with its edits and looks in them, see `Family`."""
+        cross, own = prepared or (None, None)
         options = _replace_attn2(
             options,
             self.blocks,
@@ -137,8 +146,9 @@ def _cross_attention(
         attention = _host_attention(extra)
         layer = tuple(extra["activations_shape"][-2:]) if looks else ()
         for look in looks:
-            if look.sees(layer, latent[-2:]):
-                look.take(cross, attention, q, k, extra["n_heads"], layer)
+            if is_of_side(look.maps.side, layer, latent[-2:]):
+                edited = None if cross is None else partial(cross.attend, attention)
+                look.take(attention, edited, q, k, extra["n_heads"], layer)
         if theirs is None:
             return attention(q, k, v) if cross is None else cross.attend(attention, q, k, v)
         output = theirs(q, k, v, extra)
