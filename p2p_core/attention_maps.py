@@ -35,15 +35,18 @@ def word_maps(attention: Attend, q: Tensor, k: Tensor, columns: Tensor, heads: i
     """Attention of every pixel to a row's words: float[rows looks pixels].
 
     `columns`, float[rows looks tokens], has an `indicator` for each look. Summed over the words'
-    tokens, meaned over heads. One call of attention serves as many looks as a head has channels.
+    tokens, meaned over heads, which q and k may have apart: [rows heads tokens width]. One call of
+    attention serves as many looks as a head has channels.
     """
-    width = k.shape[-1] // heads
+    apart = k.ndim == 4
+    width = k.shape[-1] if apart else k.shape[-1] // heads
     maps: list[Tensor] = []
     for first in range(0, columns.shape[1], width):
         some = columns[:, first : first + width].to(k)
-        value = k.new_zeros(k.shape[0], k.shape[1], heads, width)
+        value = k.new_zeros(k.shape[0], k.shape[-2], k.shape[1] if apart else heads, width)
         value[..., : some.shape[1]] = rearrange(some, "rows looks tokens -> rows tokens 1 looks")
-        out = attention(q, k, rearrange(value, "rows tokens h w -> rows tokens (h w)"))
+        order = "rows h tokens w" if apart else "rows tokens (h w)"
+        out = attention(q, k, rearrange(value, f"rows tokens h w -> {order}"))
         out = rearrange(out, "rows pixels (h w) -> rows w pixels h", h=heads)
         maps.append(out[:, : some.shape[1]].mean(-1))
     return torch.cat(maps, dim=1)

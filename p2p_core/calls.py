@@ -5,7 +5,7 @@ Hosts know which rows of a batch belong to which prompts; from there on it is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,23 +14,29 @@ from .attention import Attend, RowEdit
 from .attention_maps import WordMaps, word_maps
 from .controller import Controller, Rows
 
+UNDIVIDED = ("block",)
+"""The blocks of a network that has none to tell apart."""
 
-def row_edits(
-    controller: Controller,
-    rows: Rows,
-    start: int,
-    progress: float,
-    tokens: int,
-    block: int = 0,
-    kinds: Sequence[str] = ("block",),
-) -> Iterator[RowEdit]:
-    """Every edited row of a call where `rows` begin at `start`, in a block as `Controller.at` has.
 
-    Texts have `tokens` tokens. Raises `ValueError` as `Controller.at` does.
+@dataclass(frozen=True)
+class CallEdits:
+    """What is edited in one call of the network: controllers, and at which row their rows begin.
+
+    Texts have `tokens` tokens.
     """
-    for branch, now in enumerate(controller.at(progress, tokens, block=block, kinds=kinds)):
-        for row, source in rows.pairs(branch):
-            yield RowEdit(
+
+    parts: tuple[tuple[Controller, Rows, int], ...]
+    progress: float
+    tokens: int
+
+    def covered(self, block: int, kinds: Sequence[str]) -> Hashable:
+        """Which edits act in a block, see `Controller.covered`; as many, the same rows."""
+        return tuple(controller.covered(block, kinds) for controller, _, _ in self.parts)
+
+    def rows(self, block: int = 0, kinds: Sequence[str] = UNDIVIDED) -> list[RowEdit]:
+        """Every edited row, in a block as `Controller.at` has it; raises `ValueError` as that."""
+        return [
+            RowEdit(
                 start + row,
                 start + source,
                 now.map_edit,
@@ -38,6 +44,12 @@ def row_edits(
                 now.mode,
                 now.renormalised,
             )
+            for controller, rows, start in self.parts
+            for branch, now in enumerate(
+                controller.at(self.progress, self.tokens, block=block, kinds=kinds)
+            )
+            for row, source in rows.pairs(branch)
+        ]
 
 
 @dataclass(frozen=True)
@@ -57,17 +69,20 @@ class Look:
         k: Tensor,
         heads: int,
         grid: Sequence[int],
+        text: slice | None = None,
     ) -> None:
         """Add a layer's word maps, those of edited rows under their edit.
 
         `edited` is the layer's attention with the edit of all the call's rows, where there is one.
-        The layer's pixels form a `grid` of (height, width).
+        The layer's pixels form a `grid` of (height, width). `text` says where the text stands among
+        the keys, if there are others.
         """
         rows = slice(self.start, self.stop)
         if edited is None:
             seen = word_maps(attention, q[rows], k[rows], self.maps.columns, heads)
         else:
-            columns = self.maps.columns.new_zeros(q.shape[0], *self.maps.columns.shape[1:])
-            columns[rows] = self.maps.columns
+            looks, length = self.maps.columns.shape[1], k.shape[-2]
+            columns = self.maps.columns.new_zeros(q.shape[0], looks, length)
+            columns[rows, :, text or slice(None)] = self.maps.columns
             seen = word_maps(edited, q, k, columns, heads)[rows]
         self.maps.add(seen, grid[0], grid[1], self.progress)

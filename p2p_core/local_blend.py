@@ -140,11 +140,14 @@ class LocalBlend:
 
 
 def blend(latent: Tensor, background: Tensor, mask: Tensor) -> Tensor:
-    """The latent inside the mask, the background outside: float[images channels height width].
+    """The latent inside the mask, the background outside: float[images channels … height width].
 
-    background + mask · (latent − background), the mask being float[images height width].
+    background + mask · (latent − background), the mask being float[images height width], the same
+    for every frame where there are frames.
     """
-    return background + mask[:, None].to(latent) * (latent - background)
+    between = [1] * (latent.ndim - 3)
+    mask = mask.view(mask.shape[0], *between, *mask.shape[1:]).to(latent)
+    return background + mask * (latent - background)
 
 
 def chosen_side(sides: Sequence[float], latent_side: int, wanted: float | None) -> float:

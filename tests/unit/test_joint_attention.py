@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from joint_oracle import joint_output, logits
 from oracle import HEADS, explicit_maps, output_of, split_heads
 
 from p2p_core.attention import RowEdit
@@ -49,42 +50,6 @@ def attending(mask=None):
     return attention
 
 
-def logits(q, k):
-    q, k = split_heads(q), split_heads(k)
-    return q @ k.mT * q.shape[-1] ** -0.5
-
-
-def oracle(q, k, v, edits, layout, mask):
-    """From the definitions: text queries their own, image queries by the edited map."""
-    out = torch.empty_like(v)
-    text, image = layout.text, layout.image
-    plain = torch.zeros(len(q), q.shape[1], q.shape[1]).double() if mask is None else mask
-    maps = (logits(q, k) + plain[:, None]).softmax(-1)
-    for row in range(len(q)):
-        out[row] = output_of(maps[row : row + 1], v[row : row + 1])
-    for edit in edits:
-        row, source, pair = edit.row, edit.source, edit.map_edit
-        keys, asked = k[row].clone(), q[row].clone()
-        if edit.reaches and edit.mode != ALIGNED:
-            keys[image], asked[image] = k[source, image], q[source, image]
-        own = (logits(asked[None], keys[None]) + plain[row]).softmax(-1)
-        if edit.mode != ALIGNED:
-            out[row] = output_of(own, v[row : row + 1])  # text queries see the source's image, too
-        before = own[..., image, :].clone()
-        if edit.mode == ALIGNED:
-            theirs = maps[source : source + 1][..., image, :]
-            share = float(bool(edit.reaches))
-            before = share * theirs + (1 - share) * maps[row : row + 1][..., image, :]
-            before[..., text] = theirs[..., text] @ pair.inject
-            before[..., text] += maps[row : row + 1][..., image, text] * pair.keep
-        after = before.clone()
-        after[..., text] *= pair.equalizer
-        if edit.renormalised:
-            after *= before.sum(-1, keepdim=True) / after.sum(-1, keepdim=True)
-        out[row, image] = output_of(after, v[row : row + 1])[0]
-    return out
-
-
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("apart", [False, True])
@@ -112,7 +77,7 @@ def test_edited_rows_are_their_definition(name, masked, apart, renormalised):
         assert edit is not None
         given = [split_heads(x) if apart else x for x in (q, k, v)]
         ours = edit.attend(attending(mask), *given, layout)
-        expected = oracle(q, k, v, edits, layout, mask)
+        expected = joint_output(q, k, v, edits, layout.text, layout.image, mask=mask)
         assert (ours - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 

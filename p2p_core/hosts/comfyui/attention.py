@@ -10,15 +10,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...attention import RowEdit
-from ...calls import Look, row_edits
+from ...calls import CallEdits, Look
+from ...controller import Controller, Rows
 from ...noise import SharedNoise
 from ...schedules import progress
 from .checking import Witness
@@ -90,21 +89,13 @@ class RunState:
         if key not in self._calls:
             if len(self._calls) >= KEPT_CALLS:
                 self._calls.clear()
-            made = partial(self._row_edits, uuids, x, here, tokens)
-            self._calls[key] = family.prepared(made, x)
+            parts = self._parts(uuids, x)
+            self._calls[key] = family.prepared(CallEdits(parts, here, tokens), x)
         return self._calls[key]
 
-    def _row_edits(
-        self,
-        uuids: Sequence[Any],
-        x: Tensor,
-        here: float,
-        tokens: int,
-        block: int,
-        kinds: Sequence[str],
-    ) -> list[RowEdit]:
-        """Row edits of a call with these conditionings, in order, in a block of the network."""
-        chunk, made = x.shape[0] // len(uuids), list[RowEdit]()
+    def _parts(self, uuids: Sequence[Any], x: Tensor) -> tuple[tuple[Controller, Rows, int], ...]:
+        """Who edits a call with these conditionings, and from which row on; see `CallEdits`."""
+        chunk, parts = x.shape[0] // len(uuids), list[tuple[Controller, Rows, int]]()
         for n, name in enumerate(uuids):
             if name not in self.payloads:
                 continue
@@ -119,8 +110,8 @@ class RunState:
                     "diffusion a tile batch size of 1, and take context windows off the model."
                 )
             self.witness.compare_start(x[n * chunk : (n + 1) * chunk], self.payloads[name])
-            made += row_edits(controller, layout, n * chunk, here, tokens, block, kinds)
-        return made
+            parts.append((controller, layout, n * chunk))
+        return tuple(parts)
 
 
 def attach(model: Any) -> Any:
@@ -151,7 +142,10 @@ def attach(model: Any) -> Any:
                 prepared, looks = run.edits(family, options, x, tokens), run.looks(options, x)
                 if prepared is not None or looks:
                     options = family.edited(options, prepared, looks, x.shape, tokens)
-            return executor(x, t, c_concat, c_crossattn, control, options, **extra)
+                    extra = family.conditions(prepared, extra)
+            result = executor(x, t, c_concat, c_crossattn, control, options, **extra)
+            family.check(options)
+            return result
 
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, RUN_KEY, apply_model)
     return patched

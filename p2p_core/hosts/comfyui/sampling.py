@@ -320,10 +320,11 @@ def _check_latent(model: Any, samples: Tensor) -> None:
             "Expected at least one latent image, got a batch of none. "
             "Give a latent of as many images as sources are wanted."
         )
-    channels = model.get_model_object("latent_format").latent_channels
-    if samples.ndim != 4 or samples.shape[1] != channels:
+    wanted = model.get_model_object("latent_format")
+    channels, frames = wanted.latent_channels, getattr(wanted, "latent_dimensions", 2) == 3
+    if samples.ndim != 4 + frames or samples.shape[1] != channels:
         raise ValueError(
-            f"Expected a latent of shape [images, {channels}, height, width], "
+            f"Expected a latent of shape [images, {channels}, {'frames, ' * frames}height, width], "
             f"got {list(samples.shape)}. "
             "Encode the image with this model's own VAE, or use an empty latent for this kind of "
             "model."

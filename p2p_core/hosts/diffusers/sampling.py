@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ...attention_maps import WordMaps
 from ...blending import Blending
-from ...calls import Look, row_edits
+from ...calls import CallEdits, Look
 from ...controller import Chain, Controller, Rows, plan
 from ...inversion.negative_prompt import proximal
 from ...inversion.record import Inversion
@@ -191,7 +191,8 @@ class _Run:
         key = self.controller.weights(here)
         if key not in self.edits:
             self.edits.clear()
-            made = list(row_edits(self.controller, self.rows, start, here, self.model.length))
+            parts = ((self.controller, self.rows, start),)
+            made = CallEdits(parts, here, self.model.length).rows()
             self.edits[key] = joined(made, start + len(x), x.shape[-2:], x.device)
         return self.edits[key]
 

@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ...calls import row_edits
+from ...calls import CallEdits
 from ...controller import Chain, Rows, plan
 from ...edits import SelfInjection, WordSwap
 from ...hosts.diffusers.attention import Call, Processor, cross_attention_sides, replaced
@@ -155,7 +155,7 @@ class Bench:
         size = torch.Size((self.side, self.side))
 
         def ours() -> Tensor:
-            made = list(row_edits(controller, rows, 2, 0.5, self.model.length))
+            made = CallEdits(((controller, rows, 2),), 0.5, self.model.length).rows()
             call = Call(
                 None,
                 None,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ....attention import RowEdit
-from ....calls import Look
+from ....calls import CallEdits, Look
+from .transformer import Transformer
 from .unet import UNet
-
-Made = Callable[[int, Sequence[str]], Sequence[RowEdit]]
-"""Makes the edits of a call's rows, in a transformer's block as `Controller.at` has it."""
 
 
 class Family(Protocol):
@@ -24,7 +21,7 @@ class Family(Protocol):
         """Of the layers that can be looked at, as fractions of the latent's side, largest first."""
         ...
 
-    def prepared(self, edits: Made, latent: Tensor) -> Any:
+    def prepared(self, edits: CallEdits, latent: Tensor) -> Any:
         """All that the edits of one call are made of, kept for calls that are like it.
 
         `latent` is the call's, float[rows channels height width]. None where nothing is edited.
@@ -46,7 +43,15 @@ class Family(Protocol):
         """
         ...
 
+    def conditions(self, prepared: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """What else the network gets with a call, vectors of whole prompts among it, edited."""
+        ...
+
+    def check(self, options: dict[str, Any]) -> None:
+        """Raises `ValueError` if a call with these options, now over, went past the edits."""
+        ...
+
 
 def family_of(model: Any) -> Family:
     """The family of a model's network; raises `ValueError` for one of none."""
-    return UNet.of(model)
+    return Transformer.of(model) or UNet.of(model)

@@ -12,8 +12,9 @@ from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample
 from torch import Tensor
 
-from ....attention import Attend, CrossEdit, RowEdit, SelfEdit
-from ....calls import Look
+from ....attention import Attend, CrossEdit, SelfEdit
+from ....calls import CallEdits, Look
+from ....edits import AUTOMATIC
 from ....unet import is_of_side, joined
 from .self_attention import CROSS_MARK, install
 
@@ -81,10 +82,21 @@ class UNet:
         return cls(tuple(cross_attention_blocks(model)), cross_attention_sides(model))
 
     def prepared(
-        self, edits: Callable[[int, Sequence[str]], Sequence[RowEdit]], latent: Tensor
+        self, edits: CallEdits, latent: Tensor
     ) -> tuple[CrossEdit | None, SelfEdit | None] | None:
-        """What a call's edits are made of, see `Family`."""
-        made = joined(edits(0, ("block",)), latent.shape[0], latent.shape[-2:], latent.device)
+        """What a call's edits are made of, see `Family`.
+
+        Raises `ValueError` for settings of joint attention, which a UNet has none of.
+        """
+        rows = edits.rows()
+        modes = {row.mode for row in rows} - {AUTOMATIC}
+        if modes or any(row.renormalised for row in rows):
+            raise ValueError(
+                "Expected edits of a UNet, whose text has a softmax of its own, got one for joint "
+                f"attention ({', '.join(modes) or 'renormalised'}). Set attention to {AUTOMATIC}, "
+                "and factors to act after the softmax."
+            )
+        made = joined(rows, latent.shape[0], latent.shape[-2:], latent.device)
         return made if any(one is not None for one in made) else None
 
     def edited(
@@ -105,6 +117,13 @@ class UNet:
         if own is not None:
             install(own, options)
         return options
+
+    def conditions(self, prepared: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """What else the network gets: as the host has it, see `Family`."""
+        return given
+
+    def check(self, options: dict[str, Any]) -> None:
+        """A UNet's blocks are replaced one by one: none can be gone past."""
 
 
 def _replace_attn2(

@@ -1,0 +1,274 @@
+"""Transformers whose text and image share one attention: one table, a row a family.
+
+The host's attention can be overridden in one place, before it knows which block calls. What is a
+block's joint attention is told by its length, text and image together; which block it is, by the
+order of calls, or by the host's own count where it has one. Another extension's override is called
+in the place of the host's attention, as often as ours would call that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ....calls import CallEdits, Look
+from ....joint_attention import JointEdit, Layout
+from .self_attention import OVERRIDE
+
+COUNT_KEY = "p2p_blocks"
+"""Our entry in the transformer_options of one call: how many of its blocks have come by."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family: how the host's network of this class is built.
+
+    Text stands first in the sequence, but for `before` tokens of the network's own; its tokens are
+    made `multiple` at a time. `blocks` are its lists of blocks, in order, with what they are called
+    in windows over blocks; `pooled` says whether the network also gets a vector of the whole
+    prompt, which acts on every pixel. `clean`, of the blocks in order, are those in which words are
+    found best (Shin et al. 2025); none: all.
+    """
+
+    name: str
+    blocks: tuple[tuple[str, str], ...]
+    before: Callable[[Any], int] = lambda network: 0
+    multiple: Callable[[Any], int] = lambda network: 1
+    pooled: bool = False
+    clean: Callable[[int], Sequence[int]] = lambda count: range(count)
+
+
+def _clean(count: int, known: dict[int, tuple[int, ...]]) -> Sequence[int]:
+    """The blocks that are known to be clean in a model of so many."""
+    return known.get(count, range(count))
+
+
+_FLUX = (("double_blocks", "double"), ("single_blocks", "single"))
+KINDS: dict[str, Kind] = {
+    "Flux": Kind(
+        "Flux",
+        _FLUX,
+        pooled=True,
+        clean=partial(_clean, known={57: (11, 12, 14, 17, 18)}),
+    ),
+    "Chroma": Kind("Chroma", _FLUX),
+    "OpenAISignatureMMDITWrapper": Kind(
+        "SD3",
+        (("joint_blocks", "double"),),
+        before=lambda network: network.register_length,
+        pooled=True,
+        clean=partial(_clean, known={24: (4, 5, 7, 8, 9), 38: (16, 18, 20, 21, 24)}),
+    ),
+    "QwenImageTransformer2DModel": Kind("Qwen-Image", (("transformer_blocks", "double"),)),
+    "NextDiT": Kind(
+        "Lumina2 or Z-Image",
+        (("layers", "single"),),
+        multiple=lambda network: getattr(network, "pad_tokens_multiple", None) or 1,
+    ),
+    "MMDiT": Kind(
+        "AuraFlow",
+        (("double_layers", "double"), ("single_layers", "single")),
+        before=lambda network: network.register_tokens.shape[1],
+    ),
+}
+"""By the name of the host's class."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the edits of one call are made of."""
+
+    blocks: tuple[JointEdit | None, ...]
+    """Of every block."""
+    pooled: tuple[tuple[int, int], ...]
+    """(row, source row): whose vector of the whole prompt is the source's now."""
+
+
+@dataclass
+class _Count:
+    """Which block comes next; changes while the network runs."""
+
+    came: int = 0
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A network of one of `KINDS`."""
+
+    kind: Kind
+    kinds: tuple[str, ...]
+    """What each block is called, in order."""
+    starts: dict[str, int] = field(hash=False)
+    """Number of the first block so called."""
+    patch: int
+    before: int
+    multiple: int
+
+    @classmethod
+    def of(cls, model: Any) -> Transformer | None:
+        """None for a network of another kind."""
+        network = model.model.diffusion_model
+        kind = KINDS.get(type(network).__name__)
+        if kind is None:
+            return None
+        named = [(name, len(getattr(network, attribute, ()))) for attribute, name in kind.blocks]
+        kinds = tuple(name for name, count in named for _ in range(count))
+        starts = {name: kinds.index(name) for name in dict.fromkeys(kinds)}
+        patch = network.patch_size
+        return cls(
+            kind,
+            kinds,
+            starts,
+            patch if isinstance(patch, int) else patch[-1],
+            kind.before(network),
+            kind.multiple(network),
+        )
+
+    @property
+    def sides(self) -> tuple[float, ...]:
+        return (1 / self.patch,)
+
+    def prepared(self, edits: CallEdits, latent: Tensor) -> Prepared | None:
+        """What a call's edits are made of, see `Family`."""
+        alike: dict[Any, JointEdit | None] = {}
+        blocks: list[JointEdit | None] = []
+        pooled: dict[int, int] = {}
+        for block in range(len(self.kinds)):
+            covered = edits.covered(block, self.kinds)
+            if covered not in alike:
+                rows = edits.rows(block, self.kinds)
+                alike[covered] = JointEdit.of(rows, latent.shape[0], latent.device)
+                pooled |= {row.row: row.source for row in rows if row.reaches}
+            blocks.append(alike[covered])
+        found = any(block is not None for block in blocks)
+        return Prepared(tuple(blocks), tuple(pooled.items())) if found else None
+
+    def conditions(self, prepared: Prepared | None, given: dict[str, Any]) -> dict[str, Any]:
+        """What else the network gets, see `Family`: the prompt's vector as edits have it."""
+        vector = given.get("y")
+        if prepared is None or not self.kind.pooled or not isinstance(vector, Tensor):
+            return given
+        rows = torch.arange(vector.shape[0], device=vector.device)
+        for row, source in prepared.pooled:
+            rows[row] = source
+        return {**given, "y": vector.index_select(0, rows)}
+
+    def edited(
+        self,
+        options: dict[str, Any],
+        prepared: Prepared | None,
+        looks: Sequence[Look],
+        latent: torch.Size,
+        tokens: int,
+    ) -> dict[str, Any]:
+        """transformer_options of one call with its edits and looks in them, see `Family`."""
+        count = _Count()
+        grid = tuple(ceil(side / self.patch) for side in latent[-2:])
+        pixels = grid[0] * grid[1] * (latent[2] if len(latent) == 5 else 1)
+        start = self.before + ceil(tokens / self.multiple) * self.multiple
+        theirs = options.get(OVERRIDE)
+        watched = set(self.kind.clean(len(self.kinds)))
+
+        def override(
+            attention: Callable[..., Tensor],
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            heads: int,
+            mask: Tensor | None = None,
+            attn_precision: Any = None,
+            skip_reshape: bool = False,
+            skip_output_reshape: bool = False,
+            **named: Any,
+        ) -> Tensor:
+            ours = attention if theirs is None else partial(theirs, attention)
+            settings = {"attn_precision": attn_precision, "skip_reshape": skip_reshape, **named}
+            length = q.shape[-2]
+            joint = q.shape[0] == latent[0] and length == k.shape[-2] >= start + pixels
+            if not joint:
+                settings["skip_output_reshape"] = skip_output_reshape
+                return ours(q, k, v, heads, mask=mask, **settings)
+            if v.ndim > q.ndim:  # SD3's come with their heads apart, which q's are not
+                v = v.flatten(2)
+            block = self._number(count, named.get("transformer_options") or {})
+            edit = prepared.blocks[block] if prepared is not None else None
+
+            def some(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, queries: Any) -> Tensor:
+                return ours(q, k, v, heads, mask=_part(mask, rows, queries), **settings)
+
+            layout = Layout(
+                slice(self.before, self.before + tokens), slice(start, start + pixels), heads
+            )
+            if looks and block in watched:
+                self._look(looks, partial(self._seen, some, edit, layout), q, k, layout, grid)
+            if edit is None:
+                settings["skip_output_reshape"] = skip_output_reshape
+                return ours(q, k, v, heads, mask=mask, **settings)
+            out = edit.attend(some, q, k, v, layout)
+            if skip_output_reshape:
+                out = rearrange(out, "rows tokens (h d) -> rows h tokens d", h=heads)
+            return out
+
+        return {**options, OVERRIDE: override, COUNT_KEY: count}
+
+    def check(self, options: dict[str, Any]) -> None:
+        """Raises `ValueError` if a call that is over had none of its attention here."""
+        count = options.get(COUNT_KEY)
+        if count is not None and not count.came:
+            raise ValueError(
+                f"Expected the attention of {self.kind.name} to go through ComfyUI's own "
+                "functions, but none of it did: another extension replaces the network or its "
+                "attention (such as Nunchaku). Load the model with ComfyUI's own loader."
+            )
+
+    def _number(self, count: _Count, options: dict[str, Any]) -> int:
+        """Which block calls: as the host says, else the next."""
+        number = count.came
+        if "block_index" in options:
+            first = self.starts.get(options.get("block_type", ""), 0)
+            number = first + options["block_index"]
+        count.came = number + 1
+        return number
+
+    def _look(
+        self,
+        looks: Sequence[Look],
+        seen: Callable[..., Tensor],
+        q: Tensor,
+        k: Tensor,
+        layout: Layout,
+        grid: Sequence[int],
+    ) -> None:
+        for look in looks:
+            look.take(seen, seen, q, k, layout.heads, grid, layout.text)
+
+    @staticmethod
+    def _seen(
+        some: Callable[..., Tensor],
+        edit: JointEdit | None,
+        layout: Layout,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+    ) -> Tensor:
+        """The image's output for these values, edited where there is an edit."""
+        if edit is not None:
+            return edit.attend(some, q, k, v, layout)[:, layout.image]
+        rows = torch.arange(q.shape[0], device=q.device)
+        return some(q[..., layout.image, :], k, v, rows, layout.image)
+
+
+def _part(mask: Tensor | None, rows: Tensor, queries: Tensor | slice) -> Tensor | None:
+    """A mask of some rows and queries of a call."""
+    if mask is None:
+        return None
+    if mask.ndim > 2 and mask.shape[0] > 1:
+        mask = mask.index_select(0, rows.to(mask.device))
+    return mask[..., queries, :] if mask.shape[-2] > 1 else mask

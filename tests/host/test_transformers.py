@@ -1,0 +1,426 @@
+"""Joint-attention models of the host's own classes, small and with random weights.
+
+What they sample under an edit is held to the same network with maps made in the open.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.ldm.chroma.model as chroma
+import comfy.ldm.flux.model as flux
+import comfy.model_patcher
+import comfy.sample
+import comfy.samplers
+import comfy.supported_models
+import pytest
+import torch
+from joint_oracle import joint_output
+from runs import relative
+from text_tokenizers import reader
+
+from p2p_core.blocks import Blocks
+from p2p_core.calls import CallEdits
+from p2p_core.controller import Rows, plan
+from p2p_core.edits import ALIGNED, SHARED, Joint, Refine, Reweight, SelfInjection, WordSwap
+from p2p_core.edits.mix import Mix
+from p2p_core.hosts.comfyui.conditioning import EncodedController
+from p2p_core.hosts.comfyui.families import family_of
+from p2p_core.hosts.comfyui.sampling import sample
+from p2p_core.local_blend import LocalBlend
+from p2p_core.schedules import Schedule, Window, progress
+
+TOLERANCE = 1e-5
+WIDTH, STEPS, SEED = 24, 3, 7
+SOURCE = "a fluffy cat sits on the wet grass"
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to build one, and what it is given."""
+
+    config: str
+    """Of the host's supported models."""
+    options: dict[str, Any]
+    context: int = WIDTH
+    pooled: int = 0
+    before: int = 0
+    """Tokens before the text."""
+    size: tuple[int, ...] = (8, 12)
+    multiple: int = 1
+
+
+FLUX = {
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": 8,
+    "context_in_dim": WIDTH,
+    "hidden_size": 32,
+    "mlp_ratio": 2.0,
+    "num_heads": 2,
+    "depth": 2,
+    "depth_single_blocks": 2,
+    "axes_dim": [4, 6, 6],
+    "theta": 10000,
+    "patch_size": 2,
+    "qkv_bias": True,
+    "guidance_embed": False,
+    "txt_ids_dims": [],
+}
+FAMILIES = {
+    "flux": Family("FluxSchnell", {"image_model": "flux", **FLUX}, pooled=8),
+    "sd3": Family(
+        "SD3",
+        {
+            "in_channels": 16,
+            "depth": 1,
+            "patch_size": 2,
+            "input_size": None,
+            "adm_in_channels": 8,
+            "context_embedder_config": {
+                "target": "torch.nn.Linear",
+                "params": {"in_features": WIDTH, "out_features": 64},
+            },
+            "num_patches": 64,
+            "pos_embed_max_size": 8,
+            "pos_embed_scaling_factor": None,
+            "qk_norm": "rms",
+            "x_block_self_attn_layers": [0],
+            "register_length": 3,
+            "num_blocks": 2,
+        },
+        pooled=8,
+        before=3,
+    ),
+    "chroma": Family(
+        "Chroma",
+        {
+            "image_model": "chroma",
+            **{k: v for k, v in FLUX.items() if k != "guidance_embed"},
+            "in_channels": 64,
+            "out_channels": 64,
+            "in_dim": 64,
+            "out_dim": 32,
+            "hidden_dim": 16,
+            "n_layers": 2,
+        },
+    ),
+    "qwen": Family(
+        "QwenImage",
+        {
+            "image_model": "qwen_image",
+            "in_channels": 64,
+            "num_layers": 2,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": WIDTH,
+            "axes_dims_rope": (4, 6, 6),
+        },
+    ),
+    "z-image": Family(
+        "Lumina2",
+        {
+            "image_model": "lumina2",
+            "in_channels": 16,
+            "dim": 256,
+            "n_layers": 2,
+            "n_refiner_layers": 1,
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "qk_norm": True,
+            "cap_feat_dim": WIDTH,
+            "axes_dims": [32, 48, 48],
+            "axes_lens": [64, 64, 64],
+            "rope_theta": 256.0,
+            "z_image_modulation": True,
+            "time_scale": 1000.0,
+            "pad_tokens_multiple": 8,
+        },
+        multiple=8,
+    ),
+    "lumina2": Family(
+        "Lumina2",
+        {
+            "image_model": "lumina2",
+            "in_channels": 16,
+            "dim": 32,
+            "n_layers": 2,
+            "n_refiner_layers": 1,
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "qk_norm": True,
+            "cap_feat_dim": WIDTH,
+            "axes_dims": [4, 6, 6],
+            "axes_lens": [64, 64, 64],
+        },
+    ),
+    "auraflow": Family(
+        "AuraFlow",
+        {
+            "in_channels": 4,
+            "dim": 32,
+            "n_layers": 3,
+            "n_double_layers": 1,
+            "n_heads": 2,
+            "global_conddim": 32,
+            "cond_seq_dim": WIDTH,
+            "max_seq": 16 * 16,
+        },
+        before=8,
+    ),
+}
+
+
+def built(family: Family, seed: int = 0) -> Any:
+    """A model patcher of the host's class with random weights, none of them zero."""
+    config = getattr(comfy.supported_models, family.config)(dict(family.options))
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.diffusion_model.parameters():
+            scale = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    device = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    found = FAMILIES[request.param]
+    params = {"flux": flux.FluxParams, "chroma": chroma.ChromaParams}.get(request.param)
+    if params is None:
+        return found
+    known = {"image_model", *inspect.signature(params).parameters}  # fewer on older hosts
+    return replace(found, options={k: v for k, v in found.options.items() if k in known})
+
+
+@pytest.fixture(scope="module")
+def model(family):
+    return built(family)
+
+
+def random(*shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def entries(family, rows, tokens, seed):
+    """A conditioning of so many rows."""
+    extra = {"pooled_output": random(rows, family.pooled, seed=seed + 1)} if family.pooled else {}
+    return [[random(rows, tokens, family.context, seed=seed), extra]]
+
+
+def encoded(family, chains):
+    controller = plan(SOURCE, chains, reader(window=12))
+    rows = 1 + len(chains)
+    return EncodedController.of(controller, entries(family, rows, controller.length, 3))
+
+
+def latent(model, family, sources=1):
+    wanted = model.get_model_object("latent_format")
+    frames = [1] * (getattr(wanted, "latent_dimensions", 2) - 2)
+    return {"samples": torch.zeros(sources, wanted.latent_channels, *frames, *family.size)}
+
+
+def settings(cfg):
+    return {
+        "seed": SEED,
+        "steps": STEPS,
+        "cfg": cfg,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+    }
+
+
+def ours(model, family, controller, cfg, sources=1, **more):
+    return sample(
+        model,
+        controller,
+        negative=entries(family, 1, 5, 11),
+        latent=latent(model, family, sources),
+        **settings(cfg),
+        **more,
+    )
+
+
+def in_the_open(model, family, controller, cfg, sources=1):
+    """The same run in which every block's maps are made explicitly, and edited by definition."""
+    rows = Rows(sources, len(controller.controller.branches))
+    tokens = controller.controller.length
+    patch = 2
+    pixels = (family.size[0] // patch) * (family.size[1] // patch)
+    kinds = family_of(model).kinds
+    seen = {"calls": 0, "sigma": None}
+
+    def progress_of(options):
+        return progress(float(options["sigmas"][0]), options["sample_sigmas"].tolist())
+
+    def attention(func, q, k, v, heads, *args, **named):
+        options = named["transformer_options"]
+        kind = options["cond_or_uncond"]
+        if (
+            0 not in kind
+            or q.shape[-2] < family.before + tokens + pixels
+            or q.shape[-2] != k.shape[-2]
+        ):
+            return func(q, k, v, heads, *args, **named)
+        here = float(options["sigmas"][0])
+        if seen["sigma"] != here:
+            seen.update(calls=0, sigma=here)
+        block, seen["calls"] = seen["calls"], seen["calls"] + 1
+        start = kind.index(0) * rows.total
+        part = ((controller.controller, rows, start),)
+        edits = CallEdits(part, progress_of(options), tokens).rows(block, kinds)
+        v = v.flatten(2) if v.ndim > q.ndim else v
+        joined = [(x.transpose(1, 2).flatten(2) if x.ndim == 4 else x).double() for x in (q, k, v)]
+        text = slice(family.before, family.before + tokens)
+        begin = family.before + -(-tokens // family.multiple) * family.multiple
+        image = slice(begin, begin + pixels)
+        return joint_output(*joined, edits, text, image, heads).to(q)
+
+    def pooled(apply, args):
+        options = args["c"]["transformer_options"]
+        if "y" in args["c"] and 0 in args["cond_or_uncond"]:
+            start = args["cond_or_uncond"].index(0) * rows.total
+            part = ((controller.controller, rows, start),)
+            y = args["c"]["y"].clone()
+            for block in range(len(kinds)):
+                here = progress_of(options)
+                for edit in CallEdits(part, here, tokens).rows(block, kinds):
+                    if edit.reaches:
+                        y[edit.row] = args["c"]["y"][edit.source]
+            args["c"]["y"] = y
+        return apply(args["input"], args["timestep"], **args["c"])
+
+    patched = model.clone()
+    patched.model_options["transformer_options"]["optimized_attention_override"] = attention
+    patched.set_model_unet_function_wrapper(pooled)
+    positive = [
+        [
+            rows.of_prompts(cond),
+            {k: rows.of_prompts(v) for k, v in extra.items() if k == "pooled_output"},
+        ]
+        for cond, extra in controller.conditioning
+    ]
+    latents = rows.of_sources(latent(model, family, sources)["samples"])
+    noise = rows.of_sources(
+        comfy.sample.prepare_noise(latent(model, family, sources)["samples"], SEED)
+    )
+    return comfy.sample.sample(
+        patched,
+        noise,
+        STEPS,
+        cfg,
+        "euler",
+        "simple",
+        positive,
+        entries(family, 1, 5, 11),
+        latents,
+        disable_pbar=True,
+        seed=SEED,
+    )
+
+
+def always(mode, blocks="all"):
+    return {
+        "schedule": Schedule(Window(0, 0.7)),
+        "self_injection": SelfInjection(Window(0, 0.5)),
+        "joint": Joint(mode, Blocks(blocks)),
+    }
+
+
+def chains(mode):
+    """Every kind of edit, alone and one after another, in a mode of joint attention."""
+    return {
+        "swap": (WordSwap("cat", "big dog", **always(mode)),),
+        "refine": (Refine("a fluffy cat sits on the very wet red grass", **always(mode)),),
+        "reweight": (Reweight((("cat", 3.0), ("wet", 0.0)), joint=Joint(mode)),),
+        "turned round": (Reweight((("cat", -1.0),), joint=Joint(mode)),),
+        "as the paper": (Reweight((("cat", 2.0),), joint=Joint(mode), renormalised=False),),
+        "mix": (Mix("cat", "dog", 0.4, **always(mode)),),
+        "chain": (
+            WordSwap("cat", "dog", **always(mode, "first 1/2")),
+            Reweight((("fluffy", 2.0),), joint=Joint(mode, Blocks("last 1/2"))),
+        ),
+    }
+
+
+@pytest.mark.parametrize("mode", [SHARED, ALIGNED])
+@pytest.mark.parametrize("name", chains(SHARED))
+@torch.inference_mode()
+def test_edits_are_their_definition(model, family, mode, name):
+    controller = encoded(family, [chains(mode)[name]])
+    result = ours(model, family, controller, 3.0)
+    expected = in_the_open(model, family, controller, 3.0)
+    assert relative(result.source["samples"], expected[:1]) <= TOLERANCE
+    assert relative(result.edited["samples"], expected[1:]) <= TOLERANCE
+    assert relative(result.edited["samples"], result.source["samples"]) > 1e-3
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.5])
+@torch.inference_mode()
+def test_several_edits_of_several_sources(model, family, cfg):
+    both = [chains(SHARED)["swap"], chains(ALIGNED)["chain"]]
+    controller = encoded(family, both)
+    result = ours(model, family, controller, cfg, sources=2)
+    expected = in_the_open(model, family, controller, cfg, sources=2)
+    assert relative(result.source["samples"], expected[:2]) <= TOLERANCE
+    assert relative(result.edited["samples"], expected[2:]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("mode", [SHARED, ALIGNED])
+@torch.inference_mode()
+def test_the_source_is_the_stock_run_and_identities_hold(model, family, mode):
+    never = {"schedule": Schedule(Window(0, 0)), "self_injection": SelfInjection(Window(0, 0))}
+    identities = [
+        (Reweight((("cat", 1.0),), joint=Joint(mode)),),
+        (WordSwap("cat", "cat", **always(mode)),),
+        (WordSwap("cat", "cat", joint=Joint(mode), **never),),
+    ]
+    controller = encoded(family, identities)
+    (cond, extra), *_ = controller.conditioning
+    same = {k: v[:1].repeat(v.shape[0], 1) for k, v in extra.items() if k == "pooled_output"}
+    controller = EncodedController.of(
+        controller.controller, [[cond[:1].expand_as(cond).clone(), same]]
+    )
+    result = ours(model, family, controller, 3.0)
+    stock = comfy.sample.sample(
+        model,
+        comfy.sample.prepare_noise(latent(model, family)["samples"], SEED),
+        STEPS,
+        3.0,
+        "euler",
+        "simple",
+        [[cond[:1], {k: v[:1] for k, v in same.items()}]],
+        entries(family, 1, 5, 11),
+        latent(model, family)["samples"],
+        disable_pbar=True,
+        seed=SEED,
+    )
+    assert relative(result.source["samples"], stock) <= TOLERANCE
+    for n in range(3):
+        assert relative(result.edited["samples"][n : n + 1], stock) <= TOLERANCE
+
+
+@torch.inference_mode()
+def test_local_blend_keeps_the_background(model, family):
+    swap, *_ = chains(SHARED)["swap"]
+    masks = []
+    for threshold in (0.5, 0.9, 0.98, 0.995, 0.999):  # maps of random weights are all but flat
+        blend = LocalBlend(("cat",), ("dog",), threshold=threshold)
+        controller = encoded(family, [(swap, blend)])
+        result = ours(model, family, controller, 2.0)
+        masks.append(result.masks[0])
+        outside = (masks[-1] == 0).expand_as(result.source["samples"][0])
+        difference = (result.edited["samples"] - result.source["samples"])[0]
+        assert not outside.any() or difference[outside].abs().max() <= 1e-5
+    assert any(0 < mask.mean() < 1 for mask in masks)
+
+
+@torch.inference_mode()
+def test_blocks_that_a_model_lacks_are_refused(model, family):
+    swap = WordSwap("cat", "dog", joint=Joint(SHARED, Blocks("20-37")))
+    with pytest.raises(ValueError, match="Expected blocks that this model has, got '20-37' of"):
+        ours(model, family, encoded(family, [(swap,)]), 1.0)
