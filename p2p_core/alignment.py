@@ -49,6 +49,9 @@ class Draft:
 
         Text of earlier edits that it touches goes over to it whole: what such a text stands for in
         the source cannot be divided. So does deleted text, where it is put in its place.
+
+        >>> Draft.of("a cat").replace(2, 5, "dog", edit=0).pieces[1]
+        Piece(start=2, end=5, text='dog', edit=0)
         """
         before: list[Piece] = []
         touched: list[Piece] = []
@@ -169,6 +172,15 @@ def align(
     Kept are the words of text that no edit wrote. `tokenwise` are the edits that were given the
     whole text: what they wrote keeps words too, those that differ in case alone, and their other
     words are aligned token by token.
+
+    >>> from p2p_core.tokens import read_prompt
+    >>> def read(text):  # a tokenizer that makes a token of every word
+    ...     words = text.split()
+    ...     return read_prompt(text, words, range(1, 1 + len(words)), 8, str.split)
+    >>> draft = Draft.of("a cat sits").replace(2, 5, "big dog", edit=0)
+    >>> source, edited = read("a cat sits"), read(draft.text)
+    >>> describe(source, edited, align(draft, source, edited))
+    'a, cat → big dog, sits'
     """
     ends_source = [piece.end for piece in draft.pieces]
     ends_edited = list(accumulate(len(piece.text) for piece in draft.pieces))
@@ -224,6 +236,17 @@ def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
     j, be that padding, the end, or words of a longer source. Where the prompts differ in length
     (one has more chunks) there is no such j: then start, end and padding are each laid evenly over
     their like, mass kept, padding over the end where one side has none.
+
+    >>> from p2p_core.tokens import read_prompt
+    >>> source = read_prompt("a cat", ["a", "cat"], [1, 2], 5, str.split)
+    >>> edited = read_prompt("a big dog", ["a", "big", "dog"], [1, 2, 3], 5, str.split)
+    >>> mapper(source, edited, [Span(range(0, 1), range(0, 1), None),
+    ...                         Span(range(1, 2), range(1, 3), 0)])
+    tensor([[1.0000, 0.0000, 0.0000, 0.0000, 0.0000],
+            [0.0000, 1.0000, 0.0000, 0.0000, 0.0000],
+            [0.0000, 0.0000, 0.5000, 0.5000, 0.0000],
+            [0.0000, 0.0000, 0.0000, 0.0000, 1.0000],
+            [0.0000, 0.0000, 0.0000, 0.0000, 0.0000]])
     """
     matrix = torch.zeros(source.length, edited.length)
     for span in spans:

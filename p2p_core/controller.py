@@ -254,6 +254,18 @@ def plan(text: str, chains: Sequence[Chain], read: Callable[[str], Prompt]) -> C
 
     Raises `ValueError` for an empty source or edited prompt and for edits that do not fit the
     prompt.
+
+    >>> from p2p_core.edits import WordSwap
+    >>> from p2p_core.tokens import read_prompt
+    >>> def read(text):  # a tokenizer that makes a token of every word
+    ...     words = text.split()
+    ...     return read_prompt(text, words, range(1, 1 + len(words)), 8, str.split)
+    >>> controller = plan("a cat sits", [(WordSwap("cat", "big dog"),)], read)
+    >>> [prompt.text for prompt in controller.prompts]
+    ['a cat sits', 'a big dog sits']
+    >>> (now,) = controller.at(progress=0.0, length=8)
+    >>> now.map_edit.inject[2]  # the source's token 2, "cat", is looked at as "big" and "dog" are
+    tensor([0.0000, 0.0000, 0.5000, 0.5000, 0.0000, 0.0000, 0.0000, 0.0000])
     """
     read = cache(read)
     source = read(text)

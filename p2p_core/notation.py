@@ -13,15 +13,21 @@ _WINDOW = re.compile(
 
 
 def parse_words(text: str) -> tuple[str, ...]:
-    """Words and phrases, separated by commas or line ends: "cat, big dog" → two of them."""
+    """Read words and phrases, separated by commas or line ends.
+
+    >>> parse_words("cat, big dog")
+    ('cat', 'big dog')
+    """
     return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
 
 
 def parse_factors(text: str, factor: float) -> tuple[tuple[str, float], ...]:
-    """Words with a number each, or with `factor` where they have none of their own.
+    """Read words with a number each, or with `factor` where they have none of their own.
 
-    "fluffy, tail: -1" with 2 → (("fluffy", 2.0), ("tail", -1.0)). Raises `ValueError` naming what
-    is no number or has no word.
+    Raises `ValueError` naming what is no number or has no word.
+
+    >>> parse_factors("fluffy, tail: -1", 2.0)
+    (('fluffy', 2.0), ('tail', -1.0))
     """
     factors: list[tuple[str, float]] = []
     for part in parse_words(text):
@@ -36,9 +42,12 @@ def parse_factors(text: str, factor: float) -> tuple[tuple[str, float], ...]:
 
 
 def parse_windows(text: str) -> tuple[tuple[str, Window], ...]:
-    """Words with a window each: "butterfly: 0-1, wing: 0.2-0.8 fade 0.1".
+    """Read words with a window each: where it starts and ends, and how softly.
 
     Raises `ValueError` naming the part that is no word with a window, and as `Window` does.
+
+    >>> parse_windows("butterfly: 0-1, wing: 0.2-0.8 fade 0.1")[1]
+    ('wing', Window(start=0.2, end=0.8, fade=0.1))
     """
     windows: list[tuple[str, Window]] = []
     for part in parse_words(text):

@@ -44,7 +44,11 @@ class Window:
             )
 
     def weight(self, progress: float) -> float:
-        """How much the edit acts at this progress: 1 inside, 0 outside, between them on a ramp."""
+        """How much the edit acts at this progress: 1 inside, 0 outside, between them on a ramp.
+
+        >>> [Window(0, 0.5, fade=0.25).weight(progress) for progress in (0, 0.25, 0.375, 0.5)]
+        [1.0, 1.0, 0.5, 0.0]
+        """
         inside = self.start - _TOLERANCE <= progress < self.end - _TOLERANCE
         if not inside or not self.fade:
             return float(inside)
@@ -73,6 +77,9 @@ def progress(sigma: float, sigmas: Sequence[float]) -> float:
     log σ. It depends on σ alone, so it does not matter how often a sampler calls the network.
 
     Raises `ValueError` if there are fewer than two levels or they do not fall.
+
+    >>> [progress(sigma, [8.0, 4.0, 1.0, 0.25, 0.0]) for sigma in (8.0, 1.0, 0.5, 0.0)]
+    [0.0, 0.5, 0.625, 1.0]
     """
     if len(sigmas) < 2 or any(a < b for a, b in pairwise(sigmas)):
         raise ValueError(

@@ -91,6 +91,11 @@ class Prompt:
         """Positions of the tokens of every occurrence of `phrase`; of "phrase #2", the second's.
 
         Raises `ValueError` as `find` does.
+
+        >>> text = "a cat and a dog"
+        >>> prompt = read_prompt(text, text.split(), range(1, 6), 7, str.split)
+        >>> prompt.tokens_of("a"), prompt.tokens_of("a #2"), prompt.tokens_of("A Dog")
+        ([1, 4], [4], [4, 5])
         """
         before, _, number = (part.strip() for part in phrase.rpartition("#"))
         numbered = before and number.isdecimal()
@@ -158,7 +163,11 @@ class Prompt:
 
 
 def split_words(text: str) -> list[str]:
-    """The words and runs of punctuation of a text, in order."""
+    """The words and runs of punctuation of a text, in order.
+
+    >>> split_words("the cat's sun-lit hat, (red)!")
+    ['the', "cat's", 'sun-lit', 'hat', ',', '(', 'red', ')!']
+    """
     return _PIECE.findall(text)
 
 
@@ -200,6 +209,14 @@ def read_prompt(
 
     Raises `ValueError` if `content` and `positions` differ in length, and for more than
     `MOST_TOKENS` tokens.
+
+    With a tokenizer that cuts words every three letters, and a start and an end token around them:
+
+    >>> def tokenise(text):
+    ...     return [word[n : n + 3] for word in text.split() for n in range(0, len(word), 3)]
+    >>> prompt = read_prompt("a mouse", tokenise("a mouse"), [1, 2, 3], 5, tokenise)
+    >>> prompt.words[1]
+    Word(text='mouse', start=2, end=7, tokens=(2, 3), ids=('mou', 'se'))
     """
     if len(content) != len(positions):
         raise ValueError(

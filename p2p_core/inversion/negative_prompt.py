@@ -25,6 +25,9 @@ def proximal(difference: Tensor, quantile: float) -> Tensor:
     """A row's guidance difference, float[rows ...], with the smaller part of it left out.
 
     Soft threshold at the `quantile`, 0–1, of its absolute values: Han et al. 2023, the L1 variant.
+
+    >>> proximal(torch.tensor([[-4.0, 1.0, 2.0, -3.0, 0.0]]), quantile=0.5)
+    tensor([[-2.,  0.,  0., -1.,  0.]])
     """
     size = difference.abs().flatten(1)
     level = torch.quantile(size.float(), quantile, dim=1).to(difference)

@@ -50,7 +50,12 @@ class Guide(Protocol):
 
 
 def classifier_free(guidance: float) -> Guide:
-    """Plain guidance by a scale; at 1 the null text does not count (Ho & Salimans 2021)."""
+    """Plain guidance by a scale; at 1 the null text does not count (Ho & Salimans 2021).
+
+    >>> x, null = torch.zeros(1), Embedding(torch.zeros(1, 1, 1))
+    >>> classifier_free(7.5)(x, 1.0, torch.tensor([3.0]), torch.tensor([1.0]), null)
+    tensor([16.])
+    """
 
     def guide(x: Tensor, sigma: float, source: Tensor, uncond: Tensor, null: Embedding) -> Tensor:
         return source if guidance == 1 else uncond + guidance * (source - uncond)
