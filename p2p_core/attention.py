@@ -38,7 +38,18 @@ class RowEdit:
 
 @dataclass(frozen=True)
 class CrossEdit:
-    """All edits of one call of the network, ready for every cross-attention layer of it."""
+    """All edits of one call of the network, ready for every cross-attention layer of it.
+
+    An edited row that holds every token has the source's attention and its own values:
+
+    >>> from torch.nn.functional import scaled_dot_product_attention as attention
+    >>> q, k, v = (torch.randn(2, n, 8, dtype=torch.float64) for n in (9, 5, 5))
+    >>> edit = MapEdit.untouched(5, 5).holding(torch.eye(5), torch.ones(5))
+    >>> cross = CrossEdit.of([RowEdit(row=1, source=0, map_edit=edit)], 2, torch.device("cpu"))
+    >>> source, edited = cross.attend(attention, q, k, v)
+    >>> torch.allclose(edited, attention(q[0], k[0], v[1]))
+    True
+    """
 
     rows: Tensor
     """int64[edited]: the rows that are edited."""

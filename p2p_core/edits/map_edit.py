@@ -12,8 +12,18 @@ from torch import Tensor
 class MapEdit:
     """M̂ = (M_src · inject + M_edit · diag(keep)) · diag(equalizer).
 
+    """M̂ = (M_src · inject + M_edit · diag(keep)) · diag(equalizer).
+
     Made in float64, rounded once for use. Its transforms commute: a chain's order matters for the
     text alone.
+
+    Token 0 takes a half of the source's attention, token 1 all of it, twice as strong:
+
+    >>> edit = MapEdit.untouched(2, 2).holding(torch.eye(2), torch.tensor([0.5, 1.0]))
+    >>> now = edit.equalized(torch.tensor([1.0, 2.0])).multiplied
+    >>> now.inject, now.keep
+    (tensor([[0.5000, 0.0000],
+            [0.0000, 2.0000]], dtype=torch.float64), tensor([0.5000, 0.0000], dtype=torch.float64))
     """
 
     inject: Tensor
