@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from p2p_core.hosts.launch.locate import ROOT
 from p2p_core.hosts.launch.server import Server
@@ -78,11 +78,9 @@ def test_the_demo_workflow_runs_from_the_canvas(page: Any, server: Server) -> No
     page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
     before = set(server.get("/history"))
     page.evaluate("() => window.app.queuePrompt(0)")
-    deadline = time.monotonic() + PATIENCE / 1000
-    while not (new := set(server.get("/history")) - before):
-        assert time.monotonic() < deadline, "the prompt did not run"
-        page.wait_for_timeout(100)
-    (identity,) = new
+    (identity,) = wait_until(
+        lambda: set(server.get("/history")) - before, "the prompt's run", seconds=PATIENCE / 1000
+    )
     assert server.get(f"/history/{identity}")[identity]["status"]["status_str"] == "success"
     page.wait_for_function(
         "() => window.app.graph.nodes.filter(node => node.type === 'SaveImage')"

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import wait_until
 
 from p2p_core.jobs.edit import Edit
 from p2p_core.jobs.engine import run
@@ -69,12 +69,12 @@ def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(cluster
 
     def kill() -> None:
         """The worker of the first case, once that is done and it is at another."""
-        while not done(tmp_path) or not log(tmp_path):
-            time.sleep(0.01)
+        wait_until(lambda: done(tmp_path) and log(tmp_path), "a case that is done", every=0.01)
         pid = log(tmp_path)[0]["worker"]
         begun = processor_seconds(pid)
-        while processor_seconds(pid) < begun + 0.3:
-            time.sleep(0.01)
+        wait_until(
+            lambda: processor_seconds(pid) >= begun + 0.3, "its worker at another", every=0.01
+        )
         os.kill(pid, signal.SIGKILL)
 
     thread = threading.Thread(target=kill, daemon=True)
@@ -113,16 +113,21 @@ def test_a_machine_that_is_lost_loses_nothing_and_nothing_is_done_twice(
         (raylet,) = (one.process.pid for one in machine.all_processes["raylet"])
         todo, ended, killed = jobs(tmp_path, 10, steps=20), threading.Event(), []
 
+        def its_workers() -> set[int]:
+            pids = {one["worker"] for one in log(tmp_path)} - {0}
+            return {pid for pid in pids if parent(pid) == raylet}
+
         def lose() -> None:
             """The machine, once its worker has done a case and has another."""
-            while not ended.wait(0.01):
-                for pid in {one["worker"] for one in log(tmp_path)} - {0}:
-                    if parent(pid) == raylet:
-                        os.kill(pid, signal.SIGSTOP)
-                        cluster.remove_node(machine, allow_graceful=False)
-                        os.kill(pid, signal.SIGKILL)
-                        killed.append(pid)
-                        return
+            found = wait_until(
+                lambda: ended.is_set() or its_workers(), "a case done by its worker", every=0.01
+            )
+            if not ended.is_set():
+                pid = min(found)
+                os.kill(pid, signal.SIGSTOP)
+                cluster.remove_node(machine, allow_graceful=False)
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
 
         thread = threading.Thread(target=lose, daemon=True)
         thread.start()

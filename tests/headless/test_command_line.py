@@ -8,11 +8,11 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import wait_until
 
 from p2p_core.demo.scenes import Item, Scene, render
 from p2p_core.inversion.record import Inversion
@@ -271,10 +271,10 @@ def test_a_run_that_is_interrupted_leaves_whole_cases_and_goes_on(tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)))
     command = [sys.executable, "-I", "-m", "p2p_core.cli.app", "batch", path, "--out", out]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not (out / "log.jsonl").exists():
-            time.sleep(0.05)
-            assert process.poll() is None
-        first, *_ = (out / "log.jsonl").read_text().splitlines()
+        begun = out / "log.jsonl"
+        wait_until(lambda: begun.exists() or process.poll() is not None, "a case that is done")
+        assert process.poll() is None
+        first, *_ = begun.read_text().splitlines()
         os.kill(json.loads(first)["worker"], signal.SIGKILL)  # whose end leaves nothing to say
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate()

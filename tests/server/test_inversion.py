@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import interrupted
 
 from p2p_core.hosts.launch.locate import ROOT
 from p2p_core.hosts.launch.server import PromptFailed, Server
@@ -101,11 +102,7 @@ def test_an_interrupted_inversion_leaves_the_server_able(
     long = json.loads(json.dumps(prompt))
     by_type(long, "P2P_NullTextInversion").update(steps=500, inner_steps=100, early_stop=0.0)
     identity = server.submit(long)
-    deadline = time.monotonic() + 120
-    while not (entry := server.get(f"/history/{identity}").get(identity)):
-        assert time.monotonic() < deadline, "the run was not interrupted"
-        server.interrupt()
-        time.sleep(0.5)
+    entry = interrupted(server, identity)
     events = [event for event, _ in entry["status"]["messages"]]
     assert "execution_interrupted" in events
     assert set(pictures(server, prompt)) == {"p2p_given", "p2p_source", "p2p_p2p"}

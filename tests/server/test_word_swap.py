@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 import urllib.request
 from typing import Any
 
 import numpy as np
 import pytest
+from waiting import interrupted, wait_until
 
 from p2p_core.hosts.launch.locate import ROOT
 from p2p_core.hosts.launch.server import PACK_NAME, PromptFailed, Server
@@ -152,14 +152,8 @@ def test_an_interrupted_run_leaves_the_server_ready(server: Server, prompt: dict
     long = copy.deepcopy(prompt)
     by_type(long, "P2P_KSampler").update(steps=3000)
     identity = server.submit(long)
-    deadline = time.monotonic() + 60
-    while not server.get("/queue")["queue_running"] and time.monotonic() < deadline:
-        time.sleep(0.05)
-    server.interrupt()
-    while not (entry := server.get(f"/history/{identity}").get(identity)):
-        assert time.monotonic() < deadline, "the run was not interrupted"
-        server.interrupt()
-        time.sleep(0.2)
+    wait_until(lambda: server.get("/queue")["queue_running"], "a run that has begun")
+    entry = interrupted(server, identity)
     events = [event for event, _ in entry["status"]["messages"]]
     assert "execution_interrupted" in events
     assert run(server, prompt)["p2p"].shape == (1, 128, 128, 3)
