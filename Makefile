@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12   the Python to make .venv with, 3.10 or newer
 #   COMFYUI_PATH=...    the ComfyUI to use; without it, see p2p_core/hosts/launch/locate.py
-#   ARGS="-k swap"      further arguments: of pytest for `make test`, rows for `make bench` and `make demo`
+#   ARGS="-k swap"      further arguments: of pytest for `make test`, rows for `make bench`, `demo`, `evaluate`
 
 PYTHON ?= python3
 PORT ?= 8188
@@ -52,7 +52,7 @@ bench: $(READY) ## measure time and memory
 fidelity: $(READY) ## measure how well real pictures survive inversion and editing
 	@$(RUN) -m p2p_core.lab.shapes.benchmark $(ARGS)
 
-evaluate: $(READY) ## measure how well the edits keep the picture and follow the words
+evaluate: $(READY) ## measure how well the demo model shows what captions say
 	@$(RUN) -m p2p_core.lab.evaluate $(ARGS)
 
 train: $(READY_TO_TRAIN) ## train the demo model; ARGS="--model mmdit" trains the joint-attention one

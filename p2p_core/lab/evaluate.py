@@ -1,27 +1,28 @@
-"""How good the demo model is.
+"""`make evaluate`: how good the demo model is.
 
-`make evaluate` writes output/evaluate/report.json and a sample sheet.
 Captions that training never saw are sampled with the host's own KSampler, and what is in the
-pictures is read off by matching them against the renderer.
+pictures is read off by matching them against the renderer; held-out scenes go through the
+autoencoder. Writes output/evaluate/report.json and a sample sheet. The rows, captions and
+autoencoder, can be asked for by name; a run that is stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..attention_maps import enlarged, normalised
+from ..demo.architecture import WEIGHTS
 from ..demo.recognise import matches, recognise
 from ..demo.scenes import (
     BACKGROUNDS,
@@ -35,9 +36,8 @@ from ..demo.scenes import (
     sample_scene,
     with_article,
 )
-from ..hosts.launch.in_process import enter_host
-from ..hosts.launch.locate import HostNotFound, find_hosts
 from .metrics import psnr
+from .report import Row, measured, report_in_host, report_parser
 from .sheet import grid
 
 STEPS = 30
@@ -92,44 +92,62 @@ def word_map_iou(word_map: torch.Tensor, mask: np.ndarray) -> float:
     return float((region & mask).sum() / max((region | mask).sum(), 1))
 
 
-def evaluate(
-    pipeline: Any, count: int, seed: int, cfg: float
-) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """The report and the first pictures."""
-    background: list[bool] = []
-    right: dict[str, list[bool]] = {"colour": [], "shape": []}
-    overlaps: list[float] = []
-    pictures: list[np.ndarray] = []
-    todo = list(cases(count, seed))
-    for start in tqdm(range(0, count, BATCH), desc="sampling", unit="batch"):
-        batch = todo[start : start + BATCH]
+@dataclass(frozen=True)
+class Evaluation:
+    """A model to be judged, by how many captions, and the folder that the judgement goes to."""
+
+    pipeline: Any
+    """A `hosts.comfyui.demo.DemoPipeline`."""
+    out: Path
+    plan: Mapping[str, Any]
+    """What figures depend on: `captions`, `seed`, `steps` and `cfg` are looked at."""
+
+    def rows(self) -> dict[str, Row]:
+        """Every row of the report, by its name."""
+        return {"captions": self.captions, "autoencoder": self.autoencoder}
+
+    def autoencoder(self) -> dict[str, float]:
+        """Measure the autoencoder's round trip of held-out scenes."""
+        return {"vae_psnr": vae_psnr(self.pipeline, self.plan["seed"])}
+
+    def captions(self) -> dict[str, float]:
+        """Sample every caption and read the pictures; stopped, it goes on at the next batch."""
+        todo = list(cases(self.plan["captions"], self.plan["seed"]))
+        starts = range(0, len(todo), BATCH)
+        batches = {str(at): partial(self._batch, at, todo[at : at + BATCH]) for at in starts}
+        read = measured(self.out / "captions", self.plan, batches)
+        return {
+            name: float(np.mean([one for at in batches for one in read[at][name]]))
+            for name in ("colour", "background", "shape", "word_map_iou")
+        }
+
+    def _batch(self, at: int, batch: Sequence[Case]) -> dict[str, Any]:
+        """What is right in each picture or object; the first batch's pictures go on a sheet."""
+        captions = [case.caption for case in batch]
         words = [case.items[-1]["shape"] for case in batch]
-        images, maps = pipeline.sample(
-            [case.caption for case in batch], seed + start, STEPS, cfg, words
+        plan = self.plan
+        images, maps = self.pipeline.sample(
+            captions, plan["seed"] + at, plan["steps"], plan["cfg"], words
         )
-        pictures += list(images)
+        seen: dict[str, list[float]] = {
+            name: [] for name in ("colour", "background", "shape", "word_map_iou")
+        }
         for case, image, word_map in zip(batch, images, maps, strict=True):
             reading = recognise(image)
-            background.append(reading.background == case.background)
+            seen["background"].append(reading.background == case.background)
             for result in matches(reading, case.items):
-                for attribute in right:
-                    right[attribute].append(result[attribute])
+                for attribute in ("colour", "shape"):
+                    seen[attribute].append(result[attribute])
             wanted = case.items[-1]
             found = [
                 item for item in reading.items if item.colour == wanted["colour"]
             ] or reading.items
-            overlaps.append(word_map_iou(word_map, found[0].mask) if found else 0.0)
-    report = {
-        "colour": float(np.mean(right["colour"])),
-        "background": float(np.mean(background)),
-        "shape": float(np.mean(right["shape"])),
-        "vae_psnr": vae_psnr(pipeline, seed),
-        "word_map_iou": float(np.mean(overlaps)),
-        "captions": count,
-        "steps": STEPS,
-        "cfg": cfg,
-    }
-    return report, pictures
+            seen["word_map_iou"].append(word_map_iou(word_map, found[0].mask) if found else 0.0)
+        if at == 0:
+            self.out.mkdir(parents=True, exist_ok=True)
+            grid(list(images), captions, columns=8).save(self.out / "samples.png")
+        sys.stderr.write(f"{at + len(batch)} of {plan['captions']} captions\n")
+        return {str(at): seen}
 
 
 def vae_psnr(pipeline: Any, seed: int, count: int = 64) -> float:
@@ -145,36 +163,28 @@ def vae_psnr(pipeline: Any, seed: int, count: int = 64) -> float:
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("output/evaluate"))
+    parser = report_parser("evaluate", __doc__)
     parser.add_argument("--captions", type=int, default=256)
     parser.add_argument("--cfg", type=float, default=CFG)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--model", type=Path, default=None, help="a demo checkpoint, instead of the shipped one"
+        "--model", type=Path, default=WEIGHTS, help="a demo checkpoint, instead of the shipped one"
     )
-    options = parser.parse_args()
-    try:
-        host = find_hosts(clone=True)[0]
-    except HostNotFound as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    with tempfile.TemporaryDirectory(prefix="p2p-evaluate-") as base:
-        enter_host(host, Path(base))
-        from ..hosts.comfyui.demo import DemoPipeline
+    return report_in_host(parser.parse_args(), prepare)
 
-        pipeline = DemoPipeline(options.model) if options.model else DemoPipeline()
-        report, pictures = evaluate(pipeline, options.captions, options.seed, options.cfg)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "report.json").write_text(
-        json.dumps({"host": host.version, **report}, indent=2) + "\n"
-    )
-    captions = [case.caption for case in cases(options.captions, options.seed)]
-    grid(pictures[:32], captions[:32], columns=8).save(options.out / "samples.png")
-    sys.stdout.write(json.dumps(report, indent=2) + f"\nSamples: {options.out / 'samples.png'}\n")
-    return 0
+
+def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Row]]:
+    """The plan, and what is measured of a checkpoint."""
+    from ..hosts.comfyui.demo import DemoPipeline
+
+    plan = {
+        "model": f"{options.model.name} {crc32(options.model.read_bytes()):08x}",
+        "captions": options.captions,
+        "steps": STEPS,
+        "cfg": options.cfg,
+        "seed": options.seed,
+    }
+    return plan, Evaluation(DemoPipeline(options.model), options.out, plan).rows()
 
 
 if __name__ == "__main__":

@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..files import write_whole
+from ..hosts.launch.in_process import enter_host
+from ..hosts.launch.locate import HostNotFound, find_hosts
 
 Row = Callable[[], Mapping[str, Any]]
 """Measures one row; what it returns joins the report."""
 
 UNFINISHED = "unfinished.json"
+
+Prepare = Callable[[argparse.Namespace], tuple[Mapping[str, Any], Mapping[str, Row]]]
+"""Options → the plan beside the host's version, and the rows; a ComfyUI can be imported by then."""
+
+
+def report_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The options that every command has which writes a report to output/`name`: rows and --out."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", help="rows to measure, else all")
+    parser.add_argument("--out", type=Path, default=Path("output", name))
+    return parser
+
+
+def report_in_host(options: argparse.Namespace, prepare: Prepare) -> int:
+    """Measure a command's rows with the newest ComfyUI in this process; returns the exit status."""
+    with tempfile.TemporaryDirectory(prefix="p2p-report-") as base:
+        try:
+            host = find_hosts(clone=True)[0]
+            enter_host(host, Path(base))
+            plan, rows = prepare(options)
+            report = measured(options.out, {"host": host.version, **plan}, rows, options.rows)
+        except (HostNotFound, OSError, ValueError) as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    return 0
 
 
 def measured(

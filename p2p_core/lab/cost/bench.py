@@ -10,56 +10,35 @@ goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-import tempfile
 from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...controller import Chain
-from ...hosts.launch.in_process import enter_host
-from ...hosts.launch.locate import HostNotFound, find_hosts
 from ..meter import compare, peak_memory
-from ..report import Row, measured
+from ..report import Row, report_in_host, report_parser
 
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("rows", nargs="*", help="rows to measure, else all")
-    parser.add_argument("--out", type=Path, default=Path("output/bench"))
+    parser = report_parser("bench", __doc__)
     parser.add_argument(
         "--repeats", type=int, default=9, help="pairs of runs to take the median of"
     )
-    options = parser.parse_args()
-    try:
-        host = find_hosts(clone=True)[0]
-    except HostNotFound as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    return report_in_host(parser.parse_args(), prepare)
+
+
+def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Row]]:
+    """The plan, and every comparison."""
     accelerator = torch.cuda.is_available()
+    device = f"CPU, {torch.get_num_threads()} threads"
     plan = {
-        "host": host.version,
-        "device": torch.cuda.get_device_name()
-        if accelerator
-        else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if accelerator else device,
         "repeats": options.repeats,
     }
-    with tempfile.TemporaryDirectory(prefix="p2p-bench-") as base:
-        enter_host(host, Path(base))
-        try:
-            report = measured(options.out, plan, rows(options.repeats, accelerator), options.rows)
-        except ValueError as error:
-            sys.stderr.write(f"{error}\n")
-            return 1
-    sys.stdout.write(json.dumps(report, indent=2) + "\n")
-    return 0
+    return plan, rows(options.repeats, accelerator)
 
 
 def rows(repeats: int, accelerator: bool) -> dict[str, Row]:
