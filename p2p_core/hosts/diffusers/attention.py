@@ -74,8 +74,7 @@ class Processor:
 
         attention = partial(plain_attention, attn.heads)
         call, text = self.call, encoder_hidden_states
-        context = hidden_states if text is None else text
-        q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        q, k, v = project_in(attn, hidden_states, text)
         if text is None:
             rows = None if call.own is None else call.own.gather(q.shape[1])
             if rows is not None:
@@ -88,7 +87,24 @@ class Processor:
                     edited = partial(call.cross.attend, attention) if call.cross else None
                     look.take(attention, edited, q, k, attn.heads, layer)
             output = (call.cross.attend if call.cross else _plain)(attention, q, k, v)
-        return attn.to_out[1](attn.to_out[0](output))
+        return project_out(attn, output)
+
+
+def project_in(
+    attn: Any, pixels: Tensor, text: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Project pixels to a layer's queries, and the text, if it has one, to its keys and values.
+
+    All are float[rows positions channels]; without a text, the pixels are their own.
+    """
+    context = pixels if text is None else text
+    return attn.to_q(pixels), attn.to_k(context), attn.to_v(context)
+
+
+def project_out(attn: Any, output: Tensor) -> Tensor:
+    """Project attention's output, float[rows pixels channels], to what the layer gives on."""
+    project, dropout = attn.to_out
+    return dropout(project(output))
 
 
 def plain_attention(heads: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...hosts.diffusers.attention import project_in, project_out
+
 STORED = 32**2
 """Pixels of the largest layers whose maps the pipeline stores."""
 REPLACED = 16**2
@@ -56,8 +58,7 @@ class Explicit:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        return by_maps(attn, hidden_states, text, attention_mask, self.replace)
+        return by_maps(attn, hidden_states, encoder_hidden_states, attention_mask, self.replace)
 
     def replace(self, maps: Tensor) -> None:
         """Keep the maps of both rows and put the source's in the edited row's place."""
@@ -74,16 +75,12 @@ class Explicit:
 def by_maps(
     attn: Any,
     hidden_states: Tensor,
-    text: Tensor,
+    text: Tensor | None,
     attention_mask: Tensor | None,
     change: Callable[[Tensor], None],
 ) -> Tensor:
     """A layer's attention with its maps made, float[rows·heads pixels tokens], and changed."""
-    q, k, v = (
-        attn.head_to_batch_dim(part)
-        for part in (attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text))
-    )
+    q, k, v = map(attn.head_to_batch_dim, project_in(attn, hidden_states, text))
     maps = attn.get_attention_scores(q, k, attention_mask)
     change(maps)
-    output = attn.batch_to_head_dim(torch.bmm(maps, v))
-    return attn.to_out[1](attn.to_out[0](output))
+    return project_out(attn, attn.batch_to_head_dim(torch.bmm(maps, v)))

@@ -25,7 +25,13 @@ from diffusers import LCMScheduler
 from torch import Tensor
 from tqdm import tqdm
 
-from ...hosts.diffusers.attention import cross_attention_sides, plain_attention, replaced
+from ...hosts.diffusers.attention import (
+    cross_attention_sides,
+    plain_attention,
+    project_in,
+    project_out,
+    replaced,
+)
 from ...hosts.diffusers.pipeline import Model
 from ...hosts.diffusers.sampling import Result, Settings
 from ...inversion.task import Embedding, c_in
@@ -138,9 +144,9 @@ class Processor:
         control, text = self.control, encoder_hidden_states
         if text is not None:
             return by_maps(attn, hidden_states, text, attention_mask, control.cross_attention)
-        parts = zip((attn.to_q, attn.to_k, attn.to_v), control.rows(), strict=True)
-        q, k, v = (project(hidden_states)[rows] for project, rows in parts)
-        return attn.to_out[1](attn.to_out[0](plain_attention(attn.heads, q, k, v)))
+        parts = zip(project_in(attn, hidden_states), control.rows(), strict=True)
+        q, k, v = (part[rows] for part, rows in parts)
+        return project_out(attn, plain_attention(attn.heads, q, k, v))
 
 
 @torch.no_grad()
