@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..p2p_core.hosts.comfyui.sampling import EditGuider
+from ..p2p_core.hosts.comfyui.sampling import EditGuider, sample
 from ..p2p_core.hosts.comfyui.viewing import Run as SamplingRun
 from .common import CATEGORY, Controller, Inversion, Run, optional_schema
 
@@ -114,8 +115,9 @@ def outputs() -> list[Any]:
 def sampled(model: Any, controller: Any, **settings: Any) -> io.NodeOutput:
     """The outputs of a sampling node; settings are those of `sampling.sample`."""
     latent = settings.pop("latent_image")
-    run = SamplingRun.of(model, controller, latent, **settings)
-    result = run.sample()
+    again = partial(sample, model, controller, latent=latent, **settings)
+    result = again()
+    run = SamplingRun(model, controller, latent, again)
     return io.NodeOutput(result.source, result.edited, result.masks, run)
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from runs import PROMPT, Settings, relative
+from runs import PROMPT, Settings, relative, run_of
 
 from p2p_core.edits import SelfInjection, WordSwap
 from p2p_core.hosts.comfyui.conditioning import build_controller
-from p2p_core.hosts.comfyui.viewing import Run, look
+from p2p_core.hosts.comfyui.viewing import look
 from p2p_core.schedules import Schedule, Window
 
 SETTINGS = Settings(steps=2)
@@ -35,7 +35,7 @@ def test_reach_counts_layers_by_how_often_they_were_halved(p2p, latent):
 @pytest.mark.parametrize(("side", "cells"), [(1.0, (17, 21)), (0.5, (9, 11)), (0.25, (5, 6))])
 def test_every_layers_maps_can_be_looked_at(side, cells, demo, latent):
     encoded = build_controller(demo.clip, PROMPT, [(WordSwap("circle", "star"),)])
-    run = Run.of(demo.model, encoded, latent, negative=demo.encode(""), **vars(SETTINGS))
+    run = run_of(demo.model, encoded, latent, negative=demo.encode(""), **vars(SETTINGS))
     (star,) = look(run, ["star"], side, Window())
     assert star.mean.shape == cells
     assert star.steps.shape == (SETTINGS.steps, *cells)

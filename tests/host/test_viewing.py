@@ -3,12 +3,12 @@
 import comfy.sample
 import pytest
 import torch
-from runs import PROMPT, Settings, relative
+from runs import PROMPT, Settings, relative, run_of
 
 from p2p_core.edits import SelfInjection, WordSwap
 from p2p_core.hosts.comfyui.conditioning import build_controller
 from p2p_core.hosts.comfyui.families.unet import cross_attention_blocks
-from p2p_core.hosts.comfyui.viewing import Run, look
+from p2p_core.hosts.comfyui.viewing import look
 from p2p_core.schedules import Schedule, Window
 
 TOLERANCE = 1e-5
@@ -22,7 +22,7 @@ def test_maps_that_are_looked_at_are_the_softmaxs(demo, latent):
     """The mean over heads and layers of the full-size cross-attention, every word, every step."""
     encoded = build_controller(demo.clip, PROMPT, [(SWAP,)])
     settings = {"negative": demo.encode(""), **vars(SETTINGS)}
-    run = Run.of(demo.model, encoded, latent, **settings)
+    run = run_of(demo.model, encoded, latent, **settings)
     seen = {(one.row, one.word): one for one in look(run, ["star", "grass"], None, Window())}
     assert list(seen) == [(0, "grass"), (1, "star"), (1, "grass")]
     maps: dict[float, list] = {}
@@ -62,11 +62,11 @@ def test_maps_that_are_looked_at_are_the_softmaxs(demo, latent):
 
 def test_looking_changes_nothing_and_wrong_words_are_named(demo, latent):
     encoded = build_controller(demo.clip, PROMPT, [(SWAP,)])
-    run = Run.of(demo.model, encoded, latent, negative=demo.encode(""), **vars(SETTINGS))
-    before = run.sample().edited["samples"]
+    run = run_of(demo.model, encoded, latent, negative=demo.encode(""), **vars(SETTINGS))
+    before = run.again().edited["samples"]
     everything = look(run, [], None, Window())
     assert len(everything) == 12  # six words of each prompt
-    assert torch.equal(run.sample().edited["samples"], before)
+    assert torch.equal(run.again().edited["samples"], before)
     with pytest.raises(ValueError, match=r"'tree' is in none of the prompts 'a red circle"):
         look(run, ["tree"], None, Window())
     with pytest.raises(ValueError, match="Choose another resolution or window"):
@@ -74,14 +74,14 @@ def test_looking_changes_nothing_and_wrong_words_are_named(demo, latent):
     for nothing in ({"denoise": 0.0}, {"start_at_step": 9}):
         options = {"negative": demo.encode(""), **vars(SETTINGS), **nothing}
         with pytest.raises(ValueError, match=r"got one without: no steps were sampled"):
-            look(Run.of(demo.model, encoded, latent, **options), [], None, Window())
+            look(run_of(demo.model, encoded, latent, **options), [], None, Window())
 
 
 def test_an_edited_images_maps_are_those_that_the_edit_made(demo):
     """While the swap acts, star is looked at where each source looks at circle; then on its own."""
     encoded = build_controller(demo.clip, PROMPT, [(SWAP,)])
     latent = {"samples": torch.zeros(2, 4, 16, 16)}
-    run = Run.of(demo.model, encoded, latent, negative=demo.encode(""), **vars(SETTINGS))
+    run = run_of(demo.model, encoded, latent, negative=demo.encode(""), **vars(SETTINGS))
     seen = {(one.row, one.word): one for one in look(run, ["circle", "star"], 0.5, Window())}
     assert set(seen) == {(0, "circle"), (1, "circle"), (2, "star"), (3, "star")}
     for source in (0, 1):
@@ -96,11 +96,11 @@ def test_a_part_of_the_steps_is_looked_at_as_a_part(demo, latent):
     """The second half of a run that goes on from the first: its steps, its maps."""
     encoded = build_controller(demo.clip, PROMPT, [(SWAP,)])
     options = {"negative": demo.encode(""), **vars(SETTINGS)}
-    whole = look(Run.of(demo.model, encoded, latent, **options), ["star"], None, Window(0.5, 1))
-    first = Run.of(demo.model, encoded, latent, end_at_step=3, leftover_noise=True, **options)
-    half = first.sample()
+    whole = look(run_of(demo.model, encoded, latent, **options), ["star"], None, Window(0.5, 1))
+    first = run_of(demo.model, encoded, latent, end_at_step=3, leftover_noise=True, **options)
+    half = first.again()
     options |= {"start_at_step": 3, "add_noise": False, "edited": half.edited}
-    second = look(Run.of(demo.model, encoded, half.source, **options), ["star"], None, Window())
+    second = look(run_of(demo.model, encoded, half.source, **options), ["star"], None, Window())
     assert second[0].steps.shape == (3, 16, 16)
     assert relative(second[0].steps, whole[0].steps) <= TOLERANCE
     assert relative(second[0].mean, whole[0].mean) <= TOLERANCE

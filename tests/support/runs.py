@@ -1,6 +1,7 @@
 """What host tests sample, and how they compare."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +24,14 @@ class Settings:
     sampler_name: str = "euler"
     scheduler: str = "normal"
     denoise: float = 1.0
+
+
+def run_of(model: Any, encoded: Any, latent: dict[str, Any], **settings: Any) -> Any:
+    """A run to be looked at, of the sampling function's arguments, as a node gives it out."""
+    from p2p_core.hosts.comfyui.sampling import sample
+    from p2p_core.hosts.comfyui.viewing import Run
+
+    return Run(model, encoded, latent, partial(sample, model, encoded, latent=latent, **settings))
 
 
 def call(node: Any, *args: Any, **named: Any) -> Any:

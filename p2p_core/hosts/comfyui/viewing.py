@@ -8,32 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from ...attention_maps import Seen
+from ...attention_maps import Seen, WordMaps
 from ...controller import Rows
 from ...local_blend import chosen_side
 from ...schedules import Window
 from ...viewing import Viewing
 from .conditioning import EncodedController
 from .families import family_of
-from .sampling import Result, sample
+
+
+class Again(Protocol):
+    """Samples a run once more."""
+
+    def __call__(self, *, maps: tuple[WordMaps, ...]) -> object:
+        """Do so, with word maps that are filled while it lasts."""
+        ...
 
 
 @dataclass(frozen=True)
 class Run:
-    """A sampling run as a value: `sample` with all its arguments."""
+    """A sampling run that is over: what it was of, and a way to do it again."""
 
     model: Any
     encoded: EncodedController
     latent: dict[str, Any]
-    sample: partial[Result]
-
-    @classmethod
-    def of(cls, model: Any, encoded: EncodedController, latent: dict[str, Any], **rest: Any) -> Run:
-        """Of `sampling.sample`'s arguments."""
-        return cls(model, encoded, latent, partial(sample, model, encoded, latent=latent, **rest))
+    again: Again
 
     @property
     def rows(self) -> Rows:
@@ -50,5 +51,5 @@ def look(run: Run, words: Sequence[str], side: float | None, window: Window) -> 
     smallest = min(run.latent["samples"].shape[-2:])
     chosen = chosen_side(family_of(run.model).sides, smallest, side)
     viewing = Viewing.of(run.encoded.controller, run.rows, words, chosen)
-    run.sample(maps=(viewing.maps,))
+    run.again(maps=(viewing.maps,))
     return viewing.seen(window)
