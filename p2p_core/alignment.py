@@ -167,7 +167,7 @@ class Span:
 def align(
     draft: Draft, source: Prompt, edited: Prompt, tokenwise: Collection[int] = ()
 ) -> tuple[Span, ...]:
-    """Spans in order, covering every word of both prompts; kept words one by one.
+    """Match the words of both prompts: spans in order, covering all; kept words one by one.
 
     Kept are the words of text that no edit wrote. `tokenwise` are the edits that were given the
     whole text: what they wrote keeps words too, those that differ in case alone, and their other
@@ -207,7 +207,7 @@ def align(
 
 
 def describe(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> str:
-    """The alignment as a line of text: "a, cat → big dog, on, − wet, grass, + at night"."""
+    """Say the alignment in a line: "a, cat → big dog, on, − wet, grass, + at night"."""
     parts: list[str] = []
     for span in spans:
         before = " ".join(source.words[i].text for i in span.source)
@@ -224,7 +224,7 @@ def describe(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> str:
 
 
 def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
-    """Where the source's attention goes: float32[source_tokens edited_tokens].
+    """Map the source's attention to the edited prompt: float32[source_tokens edited_tokens].
 
     To be used as M_src @ mapper. Spans of equally many tokens map one to one; otherwise every
     edited token gets the sum of the source span's columns divided by the number of edited tokens.

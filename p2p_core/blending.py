@@ -1,4 +1,4 @@
-"""What is set in a sampler's latents while it runs: local blends, and sources put back.
+"""What is set in a sampler's latents while it runs: local blends, and sources restored.
 
 The latents are changed in place at every noise level of the schedule before the network is asked,
 and once more at the end: for Euler's method that is the authors' loop, blending after every step.
@@ -24,7 +24,7 @@ Noised = Callable[[Tensor, float], Tensor]
 class Blending:
     """The local blends of one run: the maps that they need and the masks that come of them.
 
-    With an inversion to be put back, its trajectory having every level of `sigmas`, the sources are
+    With an inversion to be restored, its trajectory having every level of `sigmas`, the sources are
     first set to it, and the edits moved alongside where that is shared (direct inversion).
     """
 
@@ -96,7 +96,7 @@ class Blending:
             self.masks[n] = mask
 
     def all_masks(self) -> Tensor:
-        """Of every edited image, edit by edit: float[images height width], ones without a blend."""
+        """Collect the masks of all edits in order: float[images height width], ones without one."""
         ones = torch.ones(self.rows.sources, *self.size)
         masks = [self.masks.get(n, ones).cpu().float() for n in range(self.rows.edits)]
         return torch.cat([ones[:0], *masks])

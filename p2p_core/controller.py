@@ -36,7 +36,7 @@ class Rows:
 
     @classmethod
     def continuing(cls, latents: int, edits: int) -> Rows:
-        """Of a run that goes on with all rows that an earlier one returned.
+        """Lay out a run that goes on with all rows that an earlier one returned.
 
         Raises `ValueError` for a number of `latents` that no such run has.
         """
@@ -49,7 +49,7 @@ class Rows:
 
     @property
     def prompts(self) -> int:
-        """Rows of what has one for each prompt: the source's, then each edit's."""
+        """The number of rows of what has one per prompt: the source's, then each edit's."""
         return 1 + self.edits
 
     @property
@@ -61,7 +61,7 @@ class Rows:
         return slice(0, self.sources)
 
     def block(self, branch: int) -> slice:
-        """Rows of edited branch `branch`, counting from 0."""
+        """Select the rows of edited branch `branch`, counting from 0."""
         return slice((branch + 1) * self.sources, (branch + 2) * self.sources)
 
     @property
@@ -70,15 +70,15 @@ class Rows:
         return (self.source_block, *(self.block(branch) for branch in range(self.edits)))
 
     def pairs(self, branch: int) -> Iterator[tuple[int, int]]:
-        """(edited row, its source row) of a branch."""
+        """Pair the rows of a branch with the sources': (edited row, its source row)."""
         return ((self.block(branch).start + n, n) for n in range(self.sources))
 
     def of_sources(self, rows: Tensor) -> Tensor:
-        """One row for each source → the same for its edits: [sources …] → [total …]."""
+        """Repeat one row per source for its edits: [sources …] → [total …]."""
         return rows.repeat(self.prompts, *[1] * (rows.ndim - 1))
 
     def of_prompts(self, rows: Tensor) -> Tensor:
-        """One row for each prompt → one for each image of it: [prompts …] → [total …]."""
+        """Repeat one row per prompt for each image of it: [prompts …] → [total …]."""
         return rows.repeat_interleave(self.sources, 0)
 
     def check_finite(self, latents: Tensor) -> None:
@@ -127,11 +127,11 @@ class Acting:
     """int64[edited_tokens]: which of the windows each token follows."""
 
     def weights(self, progress: float) -> tuple[float, ...]:
-        """Each window's weight."""
+        """Weigh each window at this progress."""
         return tuple(window.weight(progress) for window in self.windows)
 
     def alpha(self, progress: float) -> Tensor:
-        """How much it acts on each token: float[edited_tokens] in 0–1."""
+        """Say how much it acts on each token: float[edited_tokens] in 0–1."""
         return torch.tensor(self.weights(progress), dtype=torch.float64)[self.follows]
 
 
@@ -163,7 +163,7 @@ class Branch:
         return next((one for one in said if one is not None), None)
 
     def weights(self, progress: float) -> tuple[float, ...]:
-        """All that a moment depends on: every window's weight, self-attention's last."""
+        """Collect all that a moment depends on: every window's weight, self-attention's last."""
         weights = [weight for acting in self.acting for weight in acting.weights(progress)]
         return (*weights, *(one.window.weight(progress) for one, _ in self.injections))
 
@@ -172,7 +172,7 @@ class Branch:
         return tuple(a.edit.joint.blocks.covers(block, kinds) for a in self.acting)
 
     def at(self, progress: float, block: int = 0, kinds: Sequence[str] = ("block",)) -> Moment:
-        """What the branch does at this progress of sampling, 0–1, and in one of so many blocks.
+        """Compute what the branch does at this progress of sampling, 0–1, in one of so many blocks.
 
         `kinds` are all blocks of a transformer in order; other networks have none to tell apart.
         Raises `ValueError` for an edit of blocks that there are not.
@@ -205,16 +205,16 @@ class Controller:
         return (self.source, *(branch.edited for branch in self.branches))
 
     def __deepcopy__(self, memo: object) -> Controller:
-        """Itself, as it never changes: what a copied conditioning carries is known again."""
+        """Return itself, as it never changes: copies of a conditioning carry the same one."""
         return self
 
     @property
     def length(self) -> int:
-        """Tokens of the batch that holds all prompts: shorter ones are repeated up to it."""
+        """The tokens of the batch that holds all prompts: shorter ones are repeated up to it."""
         return lcm(*(prompt.length for prompt in self.prompts))
 
     def weights(self, progress: float) -> tuple[tuple[float, ...], ...]:
-        """All that the branches' moments depend on; equal weights, equal moments."""
+        """Collect all that the branches' moments depend on; equal weights, equal moments."""
         return tuple(branch.weights(progress) for branch in self.branches)
 
     def covered(self, block: int, kinds: Sequence[str]) -> tuple[tuple[bool, ...], ...]:
@@ -229,7 +229,7 @@ class Controller:
         block: int = 0,
         kinds: Sequence[str] = ("block",),
     ) -> list[Moment]:
-        """Every branch's moment, its map edit made for a batch of `length` tokens, in `dtype`.
+        """Compute every branch's moment, its map edit for a batch of `length` tokens, in `dtype`.
 
         `block` and `kinds` as in `Branch.at`. Raises `ValueError` if `length` is no multiple of the
         controller's own.

@@ -65,13 +65,13 @@ def draw(seen: Sequence[Seen], images: Sequence[Tensor | None]) -> Drawings:
 
 
 def heatmap(map: Tensor, image: Tensor) -> Tensor:
-    """A map, float[h w] in 0–1, as light on a darkened image: float[height width 3] in 0–1."""
+    """Draw a map, float[h w] in 0–1, as light on a darkened image: float[height width 3] in 0–1."""
     light = enlarged(map[None], image.shape[0], image.shape[1])[0]
     return image * (0.2 + 0.8 * light[..., None])
 
 
 def labelled(image: Tensor, text: str) -> Tensor:
-    """The image, float[height width 3] in 0–1, with a bar under its top edge that says `text`."""
+    """Draw a bar that says `text` under the image's top edge: float[height width 3] in 0–1."""
     size = max(10, image.shape[0] // 14)
     image = image.clamp(0, 1)
     top = image[: 2 * size]  # the bar, and letters that reach below it
@@ -90,7 +90,7 @@ def _plain(maps: Tensor) -> tuple[int, int]:
 
 
 def per_row(images: Tensor | None, rows: int, name: str) -> list[Tensor | None]:
-    """An image for each of `rows` rows, or None for each.
+    """Give each of `rows` rows its image, or None.
 
     Raises `ValueError` for other counts and for images that are neither grey nor in colour.
     """
@@ -109,5 +109,5 @@ def per_row(images: Tensor | None, rows: int, name: str) -> list[Tensor | None]:
 
 
 def to_bytes(picture: Tensor) -> np.ndarray:
-    """A picture in 0–1 as uint8, of the same shape."""
+    """Convert a picture in 0–1 to uint8 of the same shape."""
     return (picture * 255).round().byte().numpy()

@@ -13,7 +13,7 @@ PART = ".part"
 
 @contextmanager
 def appearing(path: Path) -> Generator[Path]:
-    """A name to write a file under, which takes `path`'s place when it is whole.
+    """Give a name to write a file under, which takes `path`'s place when it is whole.
 
     The name is nobody else's, so that several may write to one path at once: each reader finds what
     one of them wrote. What stood there before stays until then, and for good if writing fails.

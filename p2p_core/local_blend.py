@@ -80,7 +80,7 @@ class LocalBlend:
         return bool(self.source_words or self.edited_words or self.subtract_words)
 
     def columns(self, source: Prompt, edited: Prompt) -> tuple[Columns, Columns]:
-        """Which tokens the words are, of the source prompt and of the edited one.
+        """Find which tokens the words are, of the source prompt and of the edited one.
 
         Raises `ValueError` for a word that its prompt lacks, or to subtract that both lack.
         """
@@ -99,7 +99,7 @@ class LocalBlend:
     def mask(
         self, source: Tensor, edited: Tensor, subtract: Sequence[Tensor], size: torch.Size
     ) -> Tensor:
-        """The mask at the latent's resolution, 1 where the edit shows: float[images height width].
+        """Make the mask at the latent's size, 1 where the edit shows: float[images height width].
 
         The maps are float[images h w], of the source row, of the edited row, and of the words to
         subtract in each row whose prompt has them; those of words that are not given are ignored.
@@ -151,7 +151,7 @@ def blend(latent: Tensor, background: Tensor, mask: Tensor) -> Tensor:
 
 
 def chosen_side(sides: Sequence[float], latent_side: int, wanted: float | None) -> float:
-    """The side of the layers to look at, as a fraction of the latent's side.
+    """Choose the side of the layers to look at, as a fraction of the latent's side.
 
     `sides` are the fractions that the model has. `wanted`, or the smallest of at least `LEAST_SIDE`
     cells a side, or the largest there is. Raises `ValueError` for a side that the model lacks.

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def matching(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """Which items of two sequences correspond, in order: pairs of indices of equal items.
+    """Match equal items of two sequences, in order: pairs of their indices.
 
     As the authors' code has it: gap 0, match 1, mismatch −1; ties go to a gap in `a`, then to one
     in `b`. A mismatch never wins, so only equal items are paired. A row of scores is made at once:

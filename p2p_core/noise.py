@@ -45,7 +45,7 @@ FROM_NUMPY = {torch.asarray, torch.as_tensor, torch.tensor}
 
 
 class SharedNoise(TorchFunctionMode):
-    """While active, a batch's noise is drawn for its sources and repeated for their edits.
+    """Share noise: while active, a batch's is drawn for its sources and repeated for their edits.
 
     The sources' noise is then what a run without edits draws from the same generator, whatever the
     sampler. What has the latents' dimensions counts as the batch's, at any height and width, and
@@ -86,7 +86,7 @@ class SharedNoise(TorchFunctionMode):
 
     @contextmanager
     def left(self) -> Generator[None, None, None]:
-        """Without it for a while, as every call of PyTorch costs a little more under it.
+        """Leave it for a while, as every call of PyTorch costs a little more under it.
 
         Does nothing where it is not the innermost mode: in another thread, or under somebody's.
         """

@@ -44,7 +44,7 @@ class Window:
             )
 
     def weight(self, progress: float) -> float:
-        """How much the edit acts at this progress: 1 inside, 0 outside, between them on a ramp.
+        """Say how much the edit acts at this progress: 1 inside, 0 outside, between on a ramp.
 
         >>> [Window(0, 0.5, fade=0.25).weight(progress) for progress in (0, 0.25, 0.375, 0.5)]
         [1.0, 1.0, 0.5, 0.0]
@@ -70,7 +70,7 @@ class Schedule:
 
 
 def progress(sigma: float, sigmas: Sequence[float]) -> float:
-    """How far sampling has come at noise level `sigma`, in 0–1.
+    """Say how far sampling has come at noise level `sigma`, in 0–1.
 
     `sigmas` are the run's levels, falling, the last one (usually 0) being the end. On the grid this
     is i / steps; between two levels, where multi-stage samplers evaluate too, it is interpolated in

@@ -33,13 +33,13 @@ class Segment:
 
     @classmethod
     def whole(cls, text: str) -> Segment:
-        """Of a prompt in which nothing is dropped."""
+        """Make one segment of a prompt in which nothing is dropped."""
         return cls(text, range(len(text) + 1))
 
 
 @dataclass(frozen=True)
 class Word:
-    """One word as written.
+    """One word as written, and its tokens.
 
     Its characters `text[start:end]` of the prompt, its positions among the tokens, and the ids that
     the tokenizer gave it there.
@@ -66,7 +66,7 @@ class Prompt:
     """Characters of every pair of brackets that weighs the words in it, its weight included."""
 
     def find(self, phrase: str, occurrence: int = 1) -> range:
-        """Indices of the words that spell `phrase`, whatever their case.
+        """Find the words that spell `phrase`, whatever their case: their indices.
 
         `occurrence` counts from 1.
         Raises `ValueError` naming the prompt's words where the phrase is not there, or not that
@@ -88,7 +88,7 @@ class Prompt:
             return False
 
     def tokens_of(self, phrase: str) -> list[int]:
-        """Positions of the tokens of every occurrence of `phrase`; of "phrase #2", the second's.
+        """Find the tokens of every occurrence of `phrase`; of "phrase #2", the second's: positions.
 
         Raises `ValueError` as `find` does.
 
@@ -106,7 +106,7 @@ class Prompt:
         return sorted({t for words in found for i in words for t in self.words[i].tokens})
 
     def place(self, words: range, emptied: bool = False) -> range:
-        """The characters that some words of it take up, to be written over.
+        """Find the characters that some words of it take up, to be written over.
 
         `emptied`: nothing will stand there, so brackets that hold no other word go with them: the
         weight of none would be read as text. Raises `ValueError` for words that brackets divide.
@@ -126,7 +126,7 @@ class Prompt:
         return range(start, end)
 
     def divided(self, place: range) -> tuple[list[str], list[str]]:
-        """The words around some characters of the text, and those that stand there."""
+        """Divide the words into those around some characters and those that stand there."""
         around, there = list[str](), list[str]()
         for word in self.words:
             some = there if word.start < place.stop and place.start < word.end else around
@@ -163,7 +163,7 @@ class Prompt:
 
 
 def split_words(text: str) -> list[str]:
-    """The words and runs of punctuation of a text, in order.
+    """Split a text into its words and runs of punctuation, in order.
 
     >>> split_words("the cat's sun-lit hat, (red)!")
     ['the', "cat's", 'sun-lit', 'hat', ',', '(', 'red', ')!']

@@ -22,7 +22,7 @@ class Viewing:
 
     @classmethod
     def of(cls, controller: Controller, rows: Rows, words: Sequence[str], side: float) -> Viewing:
-        """Of these words, of all where none is named; a row without a word is skipped.
+        """Look at these words, at all where none is named; a row without a word is skipped.
 
         `side` are the layers, as a fraction of the latent's side. Raises `ValueError` for a word in
         none of the prompts, and where there is no word at all.
@@ -56,7 +56,7 @@ class Viewing:
         return cls(WordMaps(columns, side, by_step=True), tuple(named))
 
     def seen(self, window: Window) -> list[Seen]:
-        """What was seen in a window of steps; raises `ValueError` if there is no step in it."""
+        """Collect what was seen in a window of steps; raises `ValueError` if it holds no step."""
         mean = self.maps.mean(window)
         steps = torch.stack(
             [

@@ -12,8 +12,6 @@ from torch import Tensor
 class MapEdit:
     """M̂ = (M_src · inject + M_edit · diag(keep)) · diag(equalizer).
 
-    """M̂ = (M_src · inject + M_edit · diag(keep)) · diag(equalizer).
-
     Made in float64, rounded once for use. Its transforms commute: a chain's order matters for the
     text alone.
 

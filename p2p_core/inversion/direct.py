@@ -1,4 +1,4 @@
-"""Direct inversion: the source's row is put back on its trajectory at every step.
+"""Direct inversion: the source's row is restored to its trajectory at every step.
 
 Ju et al. 2023 (PnP Inversion). The source comes out as it went in, whatever the guidance; edited
 rows run free beside it, or share in what their source is moved by. Shared, guidance's drift is
@@ -14,5 +14,5 @@ from .task import Found, Task
 
 
 def invert(task: Task, iterations: int = 0, *, shared: bool = False) -> Found:
-    """DDIM inversion to be put back; `iterations` and errors as `ddim.invert`."""
+    """Invert by DDIM for a source that is restored; `iterations` and errors as `ddim.invert`."""
     return replace(ddim.invert(task, iterations), restore_source=True, shared=shared)

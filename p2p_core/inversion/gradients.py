@@ -16,7 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 def trainable(
     network: torch.nn.Module, blocks: Sequence[torch.nn.Module], low_memory: bool
 ) -> Iterator[None]:
-    """While it lasts, gradients pass through a network whose weights want none.
+    """Let gradients pass through a network whose weights want none, while the context lasts.
 
     With `low_memory` the insides of its transformer `blocks` are evaluated again for them.
     Weights made in inference mode are exchanged for clones, which stay: they are the same numbers.
@@ -44,7 +44,7 @@ def trainable(
 
 
 def recomputed(forward: Callable[..., Tensor], *args: Any, **named: Any) -> Tensor:
-    """A block's output; under gradients its insides are forgotten and evaluated again.
+    """Evaluate a block; under gradients its insides are forgotten and evaluated again.
 
     What it was called with is kept as it was: hosts write the next block's name into the options
     that they passed. PyTorch's own checkpoints keep the options themselves, and hide that a tensor
@@ -102,7 +102,7 @@ def _random_states(devices: Sequence[int]) -> list[Tensor]:
 
 
 def modifying(patch: Callable[..., Any]) -> Callable[..., Any]:
-    """A host's patch that may modify in place what it gets, and what gradients need of it."""
+    """Wrap a host's patch so that what it modifies in place leaves gradients right."""
 
     def patched(*args: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():

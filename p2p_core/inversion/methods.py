@@ -30,7 +30,7 @@ METHODS = (
 
 
 def drawn(latents: Tensor, n: int) -> Tensor:
-    """The noise of seed n."""
+    """Draw the noise of seed n."""
     return torch.randn(latents.shape, generator=torch.Generator().manual_seed(n))
 
 

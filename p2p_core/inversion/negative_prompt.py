@@ -17,12 +17,12 @@ from .task import Found, Task
 
 
 def invert(task: Task, iterations: int = 0) -> Found:
-    """DDIM inversion to be sampled against its own text; errors as `ddim.invert`."""
+    """Invert by DDIM for sampling against the source's own text; errors as `ddim.invert`."""
     return replace(ddim.invert(task, iterations), source_as_negative=True)
 
 
 def proximal(difference: Tensor, quantile: float) -> Tensor:
-    """A row's guidance difference, float[rows ...], with the smaller part of it left out.
+    """Leave out the smaller part of each row's guidance difference, float[rows ...].
 
     Soft threshold at the `quantile`, 0–1, of its absolute values: Han et al. 2023, the L1 variant.
 

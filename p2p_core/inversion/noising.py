@@ -22,12 +22,12 @@ from .task import Found, Task
 
 
 def invert(task: Task, noise: Tensor) -> Found:
-    """The image + σ · noise at every level; `noise` is float[images channels height width]."""
+    """Add σ · noise to the image at every level; `noise` is float[images channels height width]."""
     return Found(_noised(task, [noise] * len(task.sigmas)), restore_source=True)
 
 
 def invert_edit_friendly(task: Task, noises: Sequence[Tensor]) -> Found:
-    """The image + σ · noise, for every level another: float[images channels height width] each."""
+    """Add σ · noise, another per level: float[images channels height width] each."""
     return Found(_noised(task, noises), restore_source=True, shared=True)
 
 

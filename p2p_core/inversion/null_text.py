@@ -41,7 +41,7 @@ class Schedule:
             )
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of a step, counted from 0; positive however many there are."""
+        """Compute the learning rate of a step, counted from 0; positive however many there are."""
         return self.learning_rate * (1 - step / max(100, steps))
 
 
@@ -69,7 +69,7 @@ def invert(task: Task, schedule: Schedule | None = None, iterations: int = 0) ->
 
 
 def optimise(task: Task, pivot: Tensor, schedule: Schedule) -> Tensor:
-    """The null tokens, float[steps images tokens channels], that lead along the pivot.
+    """Optimise the null tokens, float[steps images tokens channels], that lead along the pivot.
 
     `pivot` is float[levels images channels height width]. Every image is optimised by itself, and
     every step begins with the tokens that the step before it found. Raises `ValueError` for a loss
@@ -124,7 +124,7 @@ def _check(losses: Tensor, step: int, schedule: Schedule) -> None:
 
 
 def gradient(output: Tensor, null: Tensor, direction: Tensor) -> Tensor:
-    """∂⟨output, direction⟩/∂null for each row, the direction taken at unit size.
+    """Compute ∂⟨output, direction⟩/∂null for each row, the direction taken at unit size.
 
     Half precision loses small gradients without a word; Adam does not mind their scale, and so they
     go through the network as large as can be. Raises `ValueError` for a network with patches that

@@ -28,7 +28,7 @@ class Spacing:
     denoise: float
 
     def differences(self, other: Spacing) -> list[tuple[str, str, str]]:
-        """(what differs, how it is here, how it is there), in words."""
+        """List (what differs, how it is here, how it is there), in words."""
         said = {
             "steps": "{} steps",
             "scheduler": "the scheduler {}",
@@ -67,7 +67,7 @@ class Facts:
 class Inversion:
     """How to sample so that given images come out of a source prompt.
 
-    `guidance` is the scale that it was made for, `psnr` the reconstruction's in dB, one an image.
+    `guidance` is the scale that it was made for, `psnr` the reconstruction's in dB, one per image.
     """
 
     method: str
@@ -230,19 +230,19 @@ FLAGS = {
 
 
 def probed(weights: Mapping[str, Tensor]) -> Tensor:
-    """A few of a network's weights, to tell it from others: float[n]."""
+    """Pick a few of a network's weights, to tell it from others: float[n]."""
     keys = sorted(key for key in weights if key.endswith(("bias", "attn2.to_k.weight")))
     chosen = [keys[n * len(keys) // PROBED] for n in range(PROBED)]
     return torch.cat([weights[key].flatten()[:PROBED].float().cpu() for key in chosen])
 
 
 def summary(tokens: Tensor) -> Tensor:
-    """What tells one text's embedding, float[rows tokens channels], from another's: float[n]."""
+    """Sum up a text's embedding, float[rows tokens channels], to tell it from others: float[n]."""
     return torch.stack([tokens.float().mean(-1), tokens.float().std(-1)]).flatten().cpu()
 
 
 def psnr(images: Tensor, others: Tensor) -> tuple[float, ...]:
-    """Of each image, float[images height width 3] in 0–1, in dB; at most 100."""
+    """Measure the PSNR of each image, float[images height width 3] in 0–1, in dB; at most 100."""
     error = (images.float() - others.float()).square().flatten(1).mean(1)
     return tuple(float(-10 * torch.log10(one.clamp(min=1e-10))) for one in error)
 

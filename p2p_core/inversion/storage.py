@@ -30,14 +30,14 @@ Tensors = Mapping[str, Tensor]
 
 
 def write(path: Path, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-    """Tensors and facts in a file that appears whole or not at all; raises `OSError`."""
+    """Write tensors and facts to a file that appears whole or not at all; raises `OSError`."""
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     said = json.dumps(facts)
     write_whole(path, save(own, {FORMAT: VERSION, "facts": said, CHECKSUM: _checksum(own, said)}))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write` wrote; raises `ValueError` for anything else, whatever it is."""
+    """Read what `write` wrote; raises `ValueError` for anything else, whatever it is."""
     if not path.is_file():  # a pipe would never be read to its end
         raise ValueError(
             f"Expected an inversion's safetensors file, got {path.name}, which cannot be read: "

@@ -19,7 +19,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Embedding:
-    """A text as the network gets it, one row an image."""
+    """A text as the network gets it, one row per image."""
 
     tokens: Tensor
     """float[images tokens channels]."""
@@ -31,7 +31,7 @@ class Denoise(Protocol):
     """The network: the image that it sees in x at noise level σ, differentiable in the tokens."""
 
     def __call__(self, x: Tensor, sigma: float, *texts: Embedding | None) -> Sequence[Tensor]:
-        """One prediction, float[images channels height width], for each text.
+        """Predict the image, float[images channels height width], once for each text.
 
         The first stands in the positive prompt's place, the second in the negative's, which patches
         of a network tell apart; none is evaluated where there is None.
@@ -45,12 +45,12 @@ class Guide(Protocol):
     def __call__(
         self, x: Tensor, sigma: float, source: Tensor, uncond: Tensor, null: Embedding
     ) -> Tensor:
-        """`source` and `uncond` are the predictions for the source text and for `null`."""
+        """Guide the predictions `source` for the source text and `uncond` for `null`."""
         ...
 
 
 def classifier_free(guidance: float) -> Guide:
-    """Plain guidance by a scale; at 1 the null text does not count (Ho & Salimans 2021).
+    """Guide plainly by a scale; at 1 the null text does not count (Ho & Salimans 2021).
 
     >>> x, null = torch.zeros(1), Embedding(torch.zeros(1, 1, 1))
     >>> classifier_free(7.5)(x, 1.0, torch.tensor([3.0]), torch.tensor([1.0]), null)
@@ -112,18 +112,18 @@ class Task:
 
     @property
     def steps(self) -> list[tuple[float, float]]:
-        """(level, next level) from noise to image."""
+        """The steps from noise to image: (level, next level)."""
         return list(pairwise(self.sigmas))
 
     def noise(self, x: Tensor, sigma: float, text: Embedding) -> Tensor:
-        """The noise that the network sees in x: ε."""
+        """Compute the noise that the network sees in x: ε."""
         (image,) = self.denoise(x, sigma, text)
         return (x - image) / sigma
 
     def guided(
         self, x: Tensor, sigma: float, null: Embedding, source: Tensor | None = None
     ) -> Tensor:
-        """The noise under guidance of the source text against `null`, as sampling has it.
+        """Compute the noise under guidance of the source text against `null`, as sampling has it.
 
         `source` is the prediction for the source text, where it is known.
         """
@@ -135,7 +135,7 @@ class Task:
 
 
 def c_in(sigma: float) -> float:
-    """What to multiply an x at level σ with, to have it as diffusion models see it: 1/√(1 + σ²).
+    """Scale x at level σ to what diffusion models see: 1/√(1 + σ²).
 
     Karras et al. 2022, for data of unit variance.
     """
@@ -158,7 +158,7 @@ class Found:
     """Whether the source text is the negative one."""
 
     def null_embeddings_at(self, progress: float) -> Tensor | None:
-        """The negative tokens at this progress of sampling, 0–1; None: as given.
+        """Pick the negative tokens at this progress of sampling, 0–1; None: as given.
 
         float[images tokens channels].
         """
@@ -168,7 +168,7 @@ class Found:
         return self.null_embeddings[min(int(progress * steps + 1e-3), steps - 1)]
 
     def cpu(self) -> Found:
-        """The same in main memory, outside any graph of gradients."""
+        """Copy it to main memory, outside any graph of gradients."""
         null_embeddings = (
             None if self.null_embeddings is None else self.null_embeddings.detach().cpu()
         )
@@ -178,7 +178,7 @@ class Found:
 
 
 def replay(task: Task, found: Found) -> Tensor:
-    """The source image as sampling will make it: float[images channels height width]."""
+    """Sample the source image as an edited run will: float[images channels height width]."""
     if found.restore_source:
         return found.trajectory[-1]
     x = found.trajectory[0]
