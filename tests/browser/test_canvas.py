@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from waiting import wait_until
 
-from p2p_core.hosts.launch.locate import ROOT
+from p2p_core.hosts.launch.frontend import pins
+from p2p_core.hosts.launch.locate import ROOT, Host
 from p2p_core.hosts.launch.server import Server
 from p2p_core.hosts.launch.workflow import to_prompt
 
@@ -47,6 +48,11 @@ def page(server: Server) -> Iterator[Any]:
         )
         yield page
         browser.close()
+
+
+def test_the_frontend_is_the_one_that_the_hosts_requirements_name(page: Any, host: Host) -> None:
+    served = page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__")
+    assert served == pins(host)["comfyui-frontend-package"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

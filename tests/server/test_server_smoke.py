@@ -27,6 +27,12 @@ def test_the_server_is_the_host(server: Server, host: Host) -> None:
     assert server.get("/system_stats")["system"]["comfyui_version"] == host.version
 
 
+def test_the_host_shows_what_its_own_requirements_name(server: Server) -> None:
+    system = server.get("/system_stats")["system"]
+    assert system["installed_templates_version"] == system["required_templates_version"]
+    assert isinstance(server.get("/templates/index.json"), list)
+
+
 def test_the_pack_is_among_the_custom_nodes(server: Server) -> None:
     assert (server.base / "custom_nodes" / PACK_NAME).resolve() == ROOT.resolve()
 

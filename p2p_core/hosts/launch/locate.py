@@ -85,6 +85,13 @@ def read_host(path: Path) -> Host | None:
     return Host(path.resolve(), version.group(1))
 
 
+def cache_folder(name: str) -> Path:
+    """Where what hosts need, but must not keep in their own folders, is kept."""
+    if (ROOT / "pyproject.toml").is_file():
+        return ROOT.resolve() / "output" / name
+    return Path(tempfile.gettempdir()) / f"p2p-{name}"
+
+
 def _named(part: str) -> Host:
     host = read_host(Path(part).expanduser())
     if host is None:

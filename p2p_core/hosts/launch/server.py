@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -34,7 +35,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .locate import ROOT, Host, HostNotFound, find_hosts
+from .frontend import frontend_path
+from .locate import ROOT, Host, HostNotFound, cache_folder, find_hosts
 
 PACK_NAME = "prompt-to-prompt"
 NOT_IN_A_COPY = (".*", "__pycache__", "output", "tests", "build", "*.egg-info")
@@ -91,7 +93,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._command(),
                 cwd=self.base,
-                env=_environment(),
+                env=_environment(self.host),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
@@ -243,14 +245,15 @@ def has_accelerator() -> bool:
 
 def bytecode_folder() -> Path:
     """Where Python is to keep the byte code of a host, so that the host's folder stays as it is."""
-    if (ROOT / "pyproject.toml").is_file():
-        return ROOT.resolve() / "output" / "bytecode"
-    return Path(tempfile.gettempdir()) / "p2p-bytecode"
+    return cache_folder("bytecode")
 
 
-def _environment() -> dict[str, str]:
+def _environment(host: Host) -> dict[str, str]:
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(bytecode_folder())}
     environment.pop("PYTHONSAFEPATH", None)  # the host needs its own folder on sys.path
+    if (frontend := frontend_path(host)) is not None:
+        path = [str(frontend), *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(path)
     return environment
 
 
@@ -315,6 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8188)
     parser.add_argument("--base", type=Path, default=ROOT / "output" / "comfyui", metavar="FOLDER")
     options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         host = find_hosts()[0]
