@@ -80,7 +80,7 @@ def test_a_workflow_opens_complete_and_means_what_the_server_runs(
 
 
 def test_the_demo_workflow_runs_from_the_canvas(page: Any, server: Server) -> None:
-    workflow = json.loads((ROOT / "workflows" / "word_swap_demo.json").read_text(encoding="utf-8"))
+    workflow = json.loads((ROOT / "workflows" / "1_word_swap.json").read_text(encoding="utf-8"))
     page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
     before = set(server.get("/history"))
     page.evaluate("() => window.app.queuePrompt(0)")
@@ -95,4 +95,4 @@ def test_the_demo_workflow_runs_from_the_canvas(page: Any, server: Server) -> No
     if folder := os.environ.get("P2P_SCREENSHOTS"):
         page.keyboard.press("Escape")
         page.wait_for_function("() => !document.querySelector('[role=dialog]')")
-        page.screenshot(path=str(Path(folder) / "word_swap_demo.png"))
+        page.screenshot(path=str(Path(folder) / "1_word_swap.png"))

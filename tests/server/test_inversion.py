@@ -19,12 +19,12 @@ from p2p_core.hosts.launch.workflow import by_type, to_prompt
 
 @pytest.fixture
 def prompt(server: Server) -> dict[str, Any]:
-    """The real-image workflow in the API form, with few steps."""
-    path = ROOT / "workflows" / "real_image_demo.json"
+    """The real-image workflow in the API form, with null texts and few steps."""
+    path = ROOT / "workflows" / "6_real_image.json"
     workflow = json.loads(path.read_text(encoding="utf-8"))
     prompt = to_prompt(workflow, server.get("/object_info"))
-    by_type(prompt, "P2P_NullTextInversion").update(steps=6)
-    by_type(prompt, "P2P_KSampler").update(steps=6)
+    by_type(prompt, "P2P_NullTextInversion").update(method="null-text", steps=6, denoise=1.0)
+    by_type(prompt, "P2P_KSampler").update(sampler_name="euler", steps=6, denoise=1.0)
     return prompt
 
 

@@ -29,11 +29,11 @@ def studio(server: Server) -> Studio:
 @pytest.mark.parametrize(
     ("name", "pictures"),
     [
-        ("word_swap_demo", {"source": 1, "p2p": 1, "reprompt": 1}),
-        ("refine_demo", {"source": 1, "p2p": 1, "reprompt": 1}),
-        ("reweight_demo", {"source": 1, "p2p": 3}),
-        ("local_blend_demo", {"source": 1, "p2p": 1, "reprompt": 1, "mask": 1}),
-        ("attention_maps_demo", {"source": 1, "p2p": 1, "heatmaps": 6, "steps": 6}),
+        ("1_word_swap", {"source": 1, "p2p": 1, "reprompt": 1}),
+        ("2_refine", {"source": 1, "p2p": 1, "reprompt": 1}),
+        ("3_reweight", {"source": 1, "p2p": 2}),
+        ("4_local_blend", {"source": 1, "p2p": 1, "reprompt": 1, "mask": 1}),
+        ("5_attention_maps", {"source": 1, "p2p": 1, "heatmaps": 6, "steps": 6}),
     ],
 )
 def test_a_shipped_workflow_runs(name: str, pictures: dict[str, int], server: Server) -> None:

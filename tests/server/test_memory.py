@@ -21,7 +21,7 @@ def resident(server: Server) -> int:
 
 
 def test_two_hundred_runs_leave_nothing_behind(server: Server) -> None:
-    workflow = json.loads((ROOT / "workflows" / "local_blend_demo.json").read_text("utf-8"))
+    workflow = json.loads((ROOT / "workflows" / "4_local_blend.json").read_text("utf-8"))
     prompt: dict[str, Any] = to_prompt(workflow, server.get("/object_info"))
     prompt = {n: node for n, node in prompt.items() if node["class_type"] != "KSampler"}
     prompt = {

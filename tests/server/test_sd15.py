@@ -72,7 +72,7 @@ def checkpoint(server: Server) -> Iterator[str]:
 def test_the_sd15_workflow_runs_as_shipped(server: Server, checkpoint: str) -> None:
     """Only size and steps are made small; the file's name is the workflow's own."""
     workflow: dict[str, Any] = json.loads(
-        (ROOT / "workflows" / "word_swap_sd15.json").read_text(encoding="utf-8")
+        (ROOT / "workflows" / "7_word_swap_sd15.json").read_text(encoding="utf-8")
     )
     prompt = to_prompt(workflow, server.get("/object_info"))
     assert by_type(prompt, "CheckpointLoaderSimple")["ckpt_name"] == checkpoint
@@ -84,17 +84,18 @@ def test_the_sd15_workflow_runs_as_shipped(server: Server, checkpoint: str) -> N
     assert all(np.isfinite(np.asarray(image)).all() for image in images)
 
 
-def test_the_real_image_workflow_runs_as_shipped(server: Server, checkpoint: str) -> None:
-    """Only steps are made few, and the image small; what random weights make of it is no matter."""
+def test_the_photo_workflow_runs_as_shipped(server: Server, checkpoint: str) -> None:
+    """Only steps are made few, and the size small; what random weights make of it is no matter."""
     workflow: dict[str, Any] = json.loads(
-        (ROOT / "workflows" / "real_image_sd15.json").read_text(encoding="utf-8")
+        (ROOT / "workflows" / "8_photo_sd15.json").read_text(encoding="utf-8")
     )
     path = Path(server.base) / "input" / "example.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(path)
+    Image.linear_gradient("L").resize((300, 200)).convert("RGB").save(path)
     prompt = to_prompt(workflow, server.get("/object_info"))
     assert by_type(prompt, "CheckpointLoaderSimple")["ckpt_name"] == checkpoint
-    by_type(prompt, "P2P_NullTextInversion").update(steps=2, inner_steps=1)
+    by_type(prompt, "ImageScaleToTotalPixels").update(megapixels=0.01)
+    by_type(prompt, "P2P_NullTextInversion").update(steps=2)
     by_type(prompt, "P2P_KSampler").update(steps=2)
     images = server.images(server.queue(prompt))
-    assert [image.size for image in images] == [(64, 64)] * 2
+    assert [image.size for image in images] == [(120, 80)] * 2, "the photograph's own shape"

@@ -44,7 +44,7 @@ def object_info(server: Server) -> dict[str, Any]:
 @pytest.fixture
 def prompt(object_info: dict[str, Any]) -> dict[str, Any]:
     """The demo workflow in the API form, with few steps."""
-    workflow = json.loads((ROOT / "workflows" / "word_swap_demo.json").read_text(encoding="utf-8"))
+    workflow = json.loads((ROOT / "workflows" / "1_word_swap.json").read_text(encoding="utf-8"))
     prompt = to_prompt(workflow, object_info)
     by_type(prompt, "P2P_KSampler").update(steps=6)
     by_type(prompt, "KSampler").update(steps=6)

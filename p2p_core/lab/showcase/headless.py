@@ -20,7 +20,7 @@ from ...schedules import Schedule, Window
 from .studio import Link
 
 STEPS, CFG = 30, 3.0
-"""As in workflows/word_swap_demo.json."""
+"""As in workflows/1_word_swap.json."""
 
 
 class HeadlessStudio:

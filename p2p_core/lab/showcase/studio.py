@@ -13,7 +13,7 @@ import numpy as np
 from ...hosts.launch.server import Server
 from ...hosts.launch.workflow import by_type, to_prompt
 
-WORKFLOW = Path(__file__).resolve().parents[3] / "workflows" / "word_swap_demo.json"
+WORKFLOW = Path(__file__).resolve().parents[3] / "workflows" / "1_word_swap.json"
 EDITS = ("P2P_WordSwap", "P2P_Refine", "P2P_Reweight", "P2P_LocalBlend")
 
 Link = tuple[str, Mapping[str, Any]]
@@ -42,7 +42,7 @@ class Photographer(Protocol):
 
 
 class Studio:
-    """Runs workflows/word_swap_demo.json on a server."""
+    """Runs workflows/1_word_swap.json on a server."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
