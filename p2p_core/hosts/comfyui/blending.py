@@ -14,7 +14,7 @@ from ...blending import Blending
 
 
 def blended(blending: Blending, sampler: Any) -> Any:
-    """A copy of the host's sampler that blends; raises `ValueError` for one that cannot."""
+    """Copy the host's sampler so that it blends; raises `ValueError` for one that cannot."""
     function = getattr(sampler, "sampler_function", None)
     if function is None:
         raise ValueError(

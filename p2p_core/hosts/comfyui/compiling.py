@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def uncompiled_if_unguarded(model: Any) -> Any:
-    """The model, already a clone, without a compilation that would use one graph for every call.
+    """Take off a clone of the model a compilation that would use one graph for every call.
 
     Edits are in transformer_options. Where a filter takes PyTorch's guards off these, as the
     TorchCompileModel node of new hosts does, the graph of the first call is used for all that

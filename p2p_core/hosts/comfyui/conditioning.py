@@ -18,13 +18,13 @@ from .guarding import guarded, unguarded
 from .prompts import read
 
 CONTROLLER_KEY = "p2p_controller"
-"""Marks conditioning that a controller made, one row a prompt: the entry holds the controller."""
+"""Marks conditioning that a controller made, one row per prompt: the entry holds the controller."""
 
 PAYLOAD_KEY = "p2p_payload"
 """Marks conditioning with one row for every row of the batch: the entry holds a `Payload`."""
 
 POOLED_KEY = "pooled_output"
-"""The host's own: what a text encoder says of a whole prompt, one row a prompt."""
+"""The host's own: what a text encoder says of a whole prompt, one row per prompt."""
 
 IMAGE_KEYS = ("concat_latent_image", "concat_mask")
 """The host's own: what an inpainting model is given to fill in, fitted to the images it makes."""
@@ -68,7 +68,7 @@ class EncodedController:
 
     @classmethod
     def of(cls, controller: Controller, conditioning: Conditioning) -> EncodedController:
-        """Of a conditioning with a row a prompt, not yet marked."""
+        """Mark a conditioning of one row per prompt as the controller's."""
         marked = [
             [cond, {**guarded(extra), CONTROLLER_KEY: controller}] for cond, extra in conditioning
         ]
@@ -129,7 +129,7 @@ def _stack(entries: list[list[Any]], length: int) -> list[Any]:
 
 
 def source_alone(encoded: EncodedController) -> Conditioning:
-    """The source prompt's own conditioning, one row, as a text encoder gives it."""
+    """Cut out the source prompt's own conditioning, one row, as a text encoder gives it."""
     length, prompts = encoded.controller.source.length, len(encoded.controller.prompts)
 
     def first(value: Any) -> Any:
@@ -148,10 +148,10 @@ def source_alone(encoded: EncodedController) -> Conditioning:
 def batched(
     conditioning: Conditioning, payload: Payload, name: str, found: Found | None = None
 ) -> Conditioning:
-    """Conditioning for all rows of a batch.
+    """Repeat a conditioning for all rows of a batch.
 
-    Entries that the controller made, one row a prompt, get its edits; others may have one row or
-    one a source, and have the null embeddings that an inversion `found`. Raises `ValueError` for
+    Entries that the controller made, one row per prompt, get its edits; others may have one row or
+    one per source, and have the null embeddings that an inversion `found`. Raises `ValueError` for
     other counts, of masks too, for entries of another controller, and for prompts joined to the
     controller's.
     """

@@ -18,7 +18,7 @@ from .conditioning import Conditioning
 
 
 def by_block(conditionings: dict[str, Conditioning], rows: Rows) -> dict[str, Conditioning]:
-    """The conditionings with copies of their ControlNets that know of `rows`.
+    """Copy the conditionings with copies of their ControlNets that know of `rows`.
 
     One that several entries share is still one, so that the host evaluates it once for them.
     """
@@ -61,7 +61,7 @@ def _by_block(control: Any, rows: Rows) -> Any:
 def _of_sources(control: Any, sources: int) -> Any:
     """A copy of a ControlNet and of those chained before it, without hints beyond the sources'.
 
-    Where there happen to be as many hints as rows in a call, the host gives out one a row.
+    Where there happen to be as many hints as rows in a call, the host gives out one per row.
     """
     own = control.copy()
     if isinstance(own.cond_hint_original, Tensor):

@@ -198,7 +198,7 @@ class DemoPipeline:
         self.model, self.clip, self.vae = load_demo(path)
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
-        """One conditioning with a row for each text."""
+        """Encode texts as one conditioning with a row per text."""
         rows = [
             self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))[0][0] for text in texts
         ]
@@ -212,7 +212,7 @@ class DemoPipeline:
         cfg: float,
         words: Sequence[str] | None = None,
     ) -> tuple[np.ndarray, torch.Tensor | None]:
-        """One image a text, all from one seed's noise batch.
+        """Sample one image per text, all from one seed's noise batch.
 
         Returns (uint8[texts h w 3], word maps[texts h w] or None).
         `words` names the word of each text whose attention map is returned, at the latent's own
@@ -246,10 +246,10 @@ class DemoPipeline:
         return self.decode(samples), None if maps is None else maps.mean()[:, 0]
 
     def decode(self, samples: torch.Tensor) -> np.ndarray:
-        """The images of latents: uint8[images h w 3]."""
+        """Decode latents to images: uint8[images h w 3]."""
         return (self.vae.decode(samples).clamp(0, 1) * 255).round().byte().cpu().numpy()
 
     def round_trip(self, images: np.ndarray) -> np.ndarray:
-        """Images encoded and decoded by the autoencoder: uint8[images h w 3] both ways."""
+        """Encode and decode images by the autoencoder: uint8[images h w 3] both ways."""
         pixels = torch.from_numpy(images.astype(np.float32) / 255)
         return self.decode(self.vae.encode(pixels))

@@ -30,12 +30,12 @@ class Guard(comfy.conds.CONDConstant):
 
 
 def guarded(extra: dict[str, Any]) -> dict[str, Any]:
-    """A conditioning's dict with the guard in it."""
+    """Put the guard into a copy of a conditioning's dict."""
     return {**extra, MODEL_CONDS: {**extra.get(MODEL_CONDS, {}), GUARD_KEY: Guard()}}
 
 
 def unguarded(extra: dict[str, Any]) -> dict[str, Any]:
-    """A conditioning's dict without the guard, as the host's own are."""
+    """Take the guard out of a copy of a conditioning's dict, as the host's own are."""
     rest = {k: v for k, v in extra.get(MODEL_CONDS, {}).items() if k != GUARD_KEY}
     plain = {key: value for key, value in extra.items() if key != MODEL_CONDS}
     return {**plain, MODEL_CONDS: rest} if rest else plain

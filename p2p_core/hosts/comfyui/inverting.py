@@ -50,7 +50,7 @@ def invert_latent(
     watch: Callable[[Progress], None] = lambda progress: None,
     low_memory: bool = True,
 ) -> Inversion:
-    """The inversion of a node's latent, as P2P KSampler takes it.
+    """Invert a node's latent, for P2P KSampler.
 
     `prompt` describes the image; empty works, but leaves edits no words to hold on to. `seed` is
     that of the noise, for methods that add some. Raises
@@ -128,7 +128,7 @@ def invert(
     watch: Callable[[Progress], None] = lambda progress: None,
     low_memory: bool = True,
 ) -> tuple[Found, Tensor]:
-    """What a method finds for a latent image, and the latent that sampling will make of it.
+    """Invert a latent image by a method, and sample what comes of it.
 
     The trajectory is in the sampler's space, the returned latent float[images channels height
     width] as nodes pass them. `low_memory` evaluates transformer blocks twice where there are

@@ -15,7 +15,7 @@ _ESCAPED = (escape_important("\\("), escape_important("\\)"))
 
 
 def read(clip: Any, text: str) -> Prompt:
-    """The words of `text` and their tokens, as this CLIP sees them.
+    """Read the words of `text` and their tokens, as this CLIP sees them.
 
     Weights, brackets, embeddings and 75-token chunks included. Raises `ValueError` for a text that
     is too long, or whose brackets stand too deep in each other.
@@ -38,7 +38,7 @@ def read(clip: Any, text: str) -> Prompt:
 
 
 def segments_of(text: str, weights: bool = True) -> tuple[list[Segment], list[range]]:
-    """What the host tokenizes of a text, in order, and the brackets that it takes for weights.
+    """Split a text into what the host tokenizes, in order, and find the brackets of its weights.
 
     Without `weights` it takes none. As the host's `token_weights`, which does not say where.
     """

@@ -24,7 +24,7 @@ def check_model(model: Any) -> None:
 
 
 def probe(model: Any) -> Tensor:
-    """Some of a model's weights, patches included, to tell it from others: float[n]."""
+    """Read some of a model's weights, patches included, to tell it from others: float[n]."""
     weights = {  # patched weights are other numbers while the model is loaded
         key: weight
         for key, weight in model.model.state_dict().items()
@@ -66,7 +66,7 @@ def check(
 
 
 def start(inversion: Inversion, model: Any) -> Tensor:
-    """Where sampling starts, as nodes pass latents: the host undoes this."""
+    """Give the latent that sampling starts from, as nodes pass latents: the host undoes this."""
     return model.model.process_latent_out(inversion.found.trajectory[0])
 
 
@@ -76,7 +76,7 @@ def apply(
     encoded: EncodedController,
     conditionings: dict[str, Conditioning],
 ) -> tuple[Any, dict[str, Conditioning]]:
-    """The model, already a clone, and the conditionings as the inversion wants them."""
+    """Change the model, already a clone, and the conditionings as the inversion wants them."""
     if inversion.found.source_as_negative:
         conditionings = {**conditionings, "negative": source_alone(encoded)}
     if inversion.proximal:

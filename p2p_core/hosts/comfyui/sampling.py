@@ -86,7 +86,7 @@ class EditGuider:
         seed: int | None = None,
         maps: tuple[WordMaps, ...] = (),
     ) -> Tensor:
-        """All rows: the sources, then each edit's images; afterwards `masks` holds their masks.
+        """Sample all rows: sources, then each edit's images; `masks` then holds their masks.
 
         A `denoise_mask` is the sources', and their edits have the same. Raises `ValueError` for
         latents and conditionings that don't fit the controller or the inversion, and for a result
@@ -162,7 +162,7 @@ class EditGuider:
         return result
 
     def rows(self, latents: int) -> Rows:
-        """The batch's layout for so many latents; raises `ValueError` if they cannot continue."""
+        """Lay out so many latents as a batch; raises `ValueError` if they cannot continue."""
         edits = len(self.encoded.controller.branches)
         return Rows.continuing(latents, edits) if self.continues else Rows(latents, edits)
 
@@ -298,14 +298,14 @@ def _as_conditioning(conds: list[dict[str, Any]]) -> Conditioning:
 
 
 def samples_of(model: Any, latent: dict[str, Any]) -> Tensor:
-    """A node's latent images; raises `ValueError` for other latents than the model's."""
+    """Take a node's latent images; raises `ValueError` for other latents than the model's."""
     samples = comfy.sample.fix_empty_latent_channels(model, unnested(latent["samples"]))
     _check_latent(model, samples)
     return samples
 
 
 def unnested(samples: Any) -> Tensor:
-    """Latent images that are one tensor; raises `ValueError` for nested ones."""
+    """Take latent images that are one tensor; raises `ValueError` for nested ones."""
     if getattr(samples, "is_nested", False):
         raise ValueError(
             "Expected one latent image or a batch of them, got a nested latent. "

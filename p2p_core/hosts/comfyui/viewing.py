@@ -42,7 +42,7 @@ class Run:
 
 
 def look(run: Run, words: Sequence[str], side: float | None, window: Window) -> list[Seen]:
-    """The maps of words, of all where none is named, row by row; a row without the word is skipped.
+    """Map where rows look at words, all where none is named; a row without the word is skipped.
 
     `side` chooses the layers, see `local_blend.chosen_side`; `window` the steps. Raises
     `ValueError` for a word in none of the prompts, for layers that the model lacks and for a window

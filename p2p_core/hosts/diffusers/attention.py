@@ -19,7 +19,7 @@ from ...unet import is_of_side
 
 
 def cross_attention_sides(unet: Any) -> tuple[float, ...]:
-    """Sides of the cross-attention layers as fractions of the latent's side, largest first.
+    """List the cross-attention layers' sides as fractions of the latent's, largest first.
 
     Raises `ValueError` for a network that has none.
     """
@@ -47,14 +47,14 @@ class Call:
     sides: tuple[float, ...] = field(default_factory=tuple[float, ...])
 
     def layer(self, pixels: int) -> tuple[int, int]:
-        """Height and width of a layer of so many pixels."""
+        """Find the height and width of a layer of so many pixels."""
         height, width = self.latent
         sizes = [(ceil(height * side), ceil(width * side)) for side in self.sides]
         return next((size for size in sizes if size[0] * size[1] == pixels), (1, pixels))
 
 
 class Processor:
-    """An attention layer that asks a `Call` what to do. Plain attention where that says nothing."""
+    """An attention layer that asks a `Call` what to do, and is plain where that says nothing."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -108,7 +108,7 @@ def project_out(attn: Any, output: Tensor) -> Tensor:
 
 
 def plain_attention(heads: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """As diffusers' own layers make it; all are float[rows positions channels]."""
+    """Attend as diffusers' own layers do; all are float[rows positions channels]."""
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
@@ -119,7 +119,7 @@ def _plain(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @contextmanager
 def attached(unet: Any) -> Iterator[Call]:
-    """While it lasts, the UNet's attention obeys the call that is given out.
+    """Have the UNet's attention obey the call that is given out, while the context lasts.
 
     Raises `ValueError` for a UNet whose attention somebody else has replaced.
     """
@@ -130,7 +130,7 @@ def attached(unet: Any) -> Iterator[Call]:
 
 @contextmanager
 def replaced(unet: Any, processor: Any) -> Iterator[None]:
-    """While it lasts, the UNet's attention is done by a processor, or by one of a layer's name.
+    """Have a processor, or one per layer's name, do the UNet's attention, while it lasts.
 
     Raises as `attached` does.
     """

@@ -30,7 +30,7 @@ def load_demo(path: Path = WEIGHTS) -> StableDiffusionPipeline:
 
 
 def assembled(unet: Any, autoencoder: Any, text: Any, prediction: str) -> StableDiffusionPipeline:
-    """The parts as a pipeline with SD1.x's noise schedule and tokenizer."""
+    """Assemble the parts to a pipeline with SD1.x's noise schedule and tokenizer."""
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -52,7 +52,7 @@ def assembled(unet: Any, autoencoder: Any, text: Any, prediction: str) -> Stable
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer of 77 tokens, its vocabulary being the one that open_clip ships."""
+    """Load CLIP's tokenizer of 77 tokens; its vocabulary is the one that open_clip ships."""
     bpe = SimpleTokenizer()
     merges = [pair for pair, _ in sorted(bpe.bpe_ranks.items(), key=lambda ranked: ranked[1])]
     words = dict(bpe.encoder)

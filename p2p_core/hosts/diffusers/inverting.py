@@ -29,7 +29,7 @@ def invert(
     watch: Callable[[Progress], None] = lambda progress: None,
     low_memory: bool = True,
 ) -> Inversion:
-    """The inversion of images, float[images channels height width], for `sampling.sample`.
+    """Invert images, float[images channels height width], for `sampling.sample`.
 
     Of `settings`, steps, cfg, denoise and scheduler count, and the seed for methods that add noise.
     `watch` is told of every evaluation and stops the inversion by raising. Raises `ValueError` as

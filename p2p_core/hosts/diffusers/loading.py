@@ -25,7 +25,7 @@ SHOWN = 3
 
 
 def load_pipeline(path: Path, dtype: torch.dtype, **more: Any) -> Any:
-    """The pipeline of a folder in diffusers' layout or of a checkpoint file.
+    """Load the pipeline of a folder in diffusers' layout or of a checkpoint file.
 
     `more` is diffusers', such as `config`, a folder with the configuration of a checkpoint file.
     Raises `ValueError` for what is no model, and for one that lacks weights.

@@ -77,14 +77,14 @@ class Model:
 
     @classmethod
     def demo(cls) -> Model:
-        """The model that ships with this project."""
+        """Load the model that ships with this project."""
         from .demo import load_demo
 
         return cls(load_demo())
 
     @classmethod
     def load(cls, path: Path, dtype: torch.dtype = torch.float32) -> Model:
-        """A model in diffusers' folder layout, or a checkpoint file.
+        """Load a model in diffusers' folder layout, or a checkpoint file.
 
         Nothing is downloaded for a folder; for a file diffusers looks for its configuration.
         Raises `ValueError` for a path where there is none, and for a model that lacks weights.
@@ -110,16 +110,16 @@ class Model:
 
     @property
     def scale(self) -> float:
-        """Latents in the sampler's space, of the autoencoder's own."""
+        """What latents are multiplied by to come from the autoencoder's space to the sampler's."""
         return self.pipeline.vae.config.scaling_factor
 
     @property
     def length(self) -> int:
-        """Tokens of a text as the network gets it."""
+        """The number of a text's tokens as the network gets them."""
         return self.pipeline.tokenizer.model_max_length
 
     def read(self, text: str) -> Prompt:
-        """The words of a text and their tokens; raises `ValueError` for a text that is too long."""
+        """Read a text's words and their tokens; raises `ValueError` for one that is too long."""
         check_size(text)
         content = self._ids(text)
         if len(content) > self.length - 2:
@@ -136,7 +136,7 @@ class Model:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Embedding:
-        """A row for each text; `rest` are SDXL's pooled vectors, float[texts channels], or None."""
+        """Encode a row per text; `rest` is SDXL's pooled vector, float[texts channels], or None."""
         for text in texts:
             check_text(text)
         embeddings = self.pipeline.encode_prompt(
@@ -149,7 +149,7 @@ class Model:
 
     @torch.no_grad()
     def to_latent(self, pictures: np.ndarray) -> Tensor:
-        """The latents of uint8[images height width 3]: float[images channels height width].
+        """Encode uint8[images height width 3] as latents: float[images channels height width].
 
         Sides that the autoencoder cannot divide are cropped in their middle.
         """
@@ -163,7 +163,7 @@ class Model:
 
     @torch.no_grad()
     def to_pictures(self, latent: Tensor) -> np.ndarray:
-        """The pictures of latents: uint8[images height width 3]."""
+        """Decode latents to pictures: uint8[images height width 3]."""
         vae = self.pipeline.vae
         pixels = vae.decode(latent.to(self.device, vae.dtype)).sample
         pixels = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
@@ -171,13 +171,13 @@ class Model:
 
     @cached_property
     def levels(self) -> Tensor:
-        """σ of every timestep that the model was trained on: float64[timesteps], rising."""
+        """The σ of every timestep that the model was trained on: float64[timesteps], rising."""
         scheduler: Any = DDIMScheduler.from_config(self.pipeline.scheduler.config)
         signal = scheduler.alphas_cumprod.double().clamp(min=2**-24)  # 0 would be no level at all
         return ((1 - signal) / signal).sqrt()
 
     def sigmas(self, steps: int, denoise: float = 1.0, scheduler: str = "normal") -> list[float]:
-        """The levels of so many steps as one of `SCHEDULERS` has them, then 0.
+        """List the levels of so many steps as one of `SCHEDULERS` has them, then 0.
 
         With `denoise` below 1 they are the last of a longer schedule.
         """
@@ -195,11 +195,11 @@ class Model:
         return [*(chosen if denoise == 1 else chosen[-steps:]).tolist(), 0.0]
 
     def timestep(self, sigma: float) -> int:
-        """The timestep whose level is nearest: the model knows whole ones only."""
+        """Find the timestep whose level is nearest: the model knows whole ones only."""
         return int((self.levels.log() - log(sigma)).abs().argmin())
 
     def predict(self, x: Tensor, sigma: float, text: Embedding) -> Tensor:
-        """What the network says, noise or v, of x = image + σ · noise, one row a row of `text`.
+        """Predict noise or v of x = image + σ · noise, one row per row of `text`.
 
         x is on the network's device.
         """
@@ -223,7 +223,7 @@ class Model:
         return output.sample.float()
 
     def image(self, x: Tensor, sigma: float, prediction: Tensor) -> Tensor:
-        """The image that a prediction of x stands for, in the sampler's space."""
+        """Compute the image that a prediction of x stands for, in the sampler's space."""
         if self.prediction == "epsilon":
             return x - sigma * prediction
         return x * c_in(sigma) ** 2 - prediction * sigma * c_in(sigma)

@@ -12,7 +12,7 @@ from .settings import Settings
 
 
 def probe(model: Model) -> torch.Tensor:
-    """Some of a model's weights, to tell it from others: float[n]."""
+    """Read some of a model's weights, to tell it from others: float[n]."""
     return probed(model.pipeline.unet.state_dict())
 
 

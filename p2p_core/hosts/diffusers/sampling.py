@@ -225,12 +225,12 @@ def _schedule(model: Model, settings: Settings) -> tuple[Any, list[float]]:
 
 
 def each_tensor(text: Embedding, change: Callable[[Tensor], Tensor]) -> Embedding:
-    """What a text is made of, changed."""
+    """Change each tensor that a text is made of."""
     return Embedding(change(text.tokens), None if text.rest is None else change(text.rest))
 
 
 def repeated_rows(text: Embedding, count: int) -> Embedding:
-    """One row of text for each of so many."""
+    """Repeat one row of text for each of so many."""
     return each_tensor(text, lambda rows: rows.expand(count, *rows.shape[1:]))
 
 

@@ -31,7 +31,7 @@ DDIM (η = 0) is Euler's method in σ, and so can be on any levels.
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample.
+    """How to sample: steps, guidance, seed, sampler and scheduler.
 
     `scheduler` is the name of a spacing of levels, see `Model.sigmas`, or a scheduler of diffusers,
     which has levels of its own and takes the place of the `sampler`.

@@ -26,7 +26,7 @@ def sample_and_look(
     side: float | None = None,
     **rest: Any,
 ) -> tuple[Result, list[Seen]]:
-    """`sampling.sample` with all its arguments, and the maps of words, of all where none is named.
+    """Sample as `sampling.sample`, and map where rows look at words, all where none is named.
 
     `side` chooses the layers, see `local_blend.chosen_side`. Raises `ValueError` for a word in none
     of the prompts and for layers that the model lacks.

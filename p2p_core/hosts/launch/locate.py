@@ -49,7 +49,7 @@ class Host:
 
 
 def find_hosts(*, clone: bool = False) -> list[Host]:
-    """The ComfyUI installations to be had, each once, newest version first.
+    """Find the ComfyUI installations to be had, each once, newest version first.
 
     `$COMFYUI_PATH`, where it is set, says which (several as in `$PATH`). Else they are the ComfyUI
     whose `custom_nodes` holds this pack and every `~/comfy/ComfyUI*`; else the pack's own copy in
@@ -74,7 +74,7 @@ def find_hosts(*, clone: bool = False) -> list[Host]:
 
 
 def read_host(path: Path) -> Host | None:
-    """The ComfyUI in the folder `path`, or None if there is none."""
+    """Read which ComfyUI is in the folder `path`; None if there is none."""
     try:
         text = (path / "comfyui_version.py").read_text(encoding="utf-8")
     except OSError:
@@ -144,7 +144,7 @@ def _clone(target: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Find the ComfyUI installations of this machine.")
     parser.add_argument("--clone", action="store_true", help="get one with git if there is none")
     parser.add_argument("--requirements", action="store_true", help="print requirements files")

@@ -108,7 +108,7 @@ class Server:
         self._stack.close()
 
     def get(self, path: str) -> Any:
-        """The JSON that the host answers to GET `path`, such as `/object_info`."""
+        """Get the JSON that the host answers to GET `path`, such as `/object_info`."""
         return json.loads(self._request(path))
 
     def queue(self, prompt: Mapping[str, Any], *, seconds: float = 3600) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Server:
         return answer["prompt_id"]
 
     def images(self, outputs: Mapping[str, Any]) -> list[Image.Image]:
-        """The images among the outputs that `queue` gives, in their order."""
+        """Fetch the images among the outputs that `queue` gives, in their order."""
         return [
             Image.open(
                 io.BytesIO(self._request(f"/view?{urllib.parse.urlencode(image)}")),
@@ -313,7 +313,7 @@ def _say(line: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Run ComfyUI with this pack until Ctrl-C.")
     parser.add_argument("--port", type=int, default=8188)
     parser.add_argument("--base", type=Path, default=ROOT / "output" / "comfyui", metavar="FOLDER")

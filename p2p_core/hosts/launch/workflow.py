@@ -13,7 +13,7 @@ NOTES = frozenset({"Note", "MarkdownNote"})
 def to_prompt(
     workflow: Mapping[str, Any], object_info: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """The API form of a canvas workflow; `object_info` is what the server says of its nodes.
+    """Convert a canvas workflow to the API form; `object_info` is what its server says of nodes.
 
     Raises `ValueError` for a node that the server does not have, and for muted or bypassed nodes.
     """
@@ -59,7 +59,7 @@ def _widget_values(node: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterat
 
 
 def by_type(prompt: Mapping[str, Mapping[str, Any]], class_type: str) -> dict[str, Any]:
-    """The inputs of the one node of this type, to be changed in place.
+    """Find the inputs of the one node of this type, to be changed in place.
 
     Raises `ValueError` if there is not one.
     """
