@@ -131,7 +131,7 @@ def _translate(
 def checkpoint_names(
     unet: list[str], autoencoder: list[str], text: list[str]
 ) -> dict[str, dict[str, str]]:
-    """Weight name in diffusers/transformers → name in an SD1.x checkpoint, for all three networks.
+    """Map weight names of diffusers/transformers to an SD1.x checkpoint's, for all networks.
 
     Raises `ValueError` for a name that no block of `CONFIG` accounts for.
     """

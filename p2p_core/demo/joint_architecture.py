@@ -104,7 +104,7 @@ FLUX_NAMES = _names(
 
 
 def to_flux(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of diffusers' transformer as a Flux checkpoint names and stacks them.
+    """Name and stack the weights of diffusers' transformer as a Flux checkpoint does.
 
     Raises `ValueError` if weights are missing or left over.
     """
@@ -131,7 +131,7 @@ def to_flux(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_flux(weights: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's weights as diffusers names them, split into the shapes of `state`."""
+    """Name a checkpoint's weights as diffusers does, split into the shapes of `state`."""
     found: dict[str, Tensor] = {}
     for layer, parts in FLUX_NAMES.items():
         for kind in ("weight", "bias"):

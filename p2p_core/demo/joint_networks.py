@@ -29,7 +29,7 @@ _POOLED = JOINT_CONFIG["transformer"]["pooled"]
 
 
 def build_transformer() -> FluxTransformer2DModel:
-    """Flux at the demo's width, deaf to the pooled vector."""
+    """Build Flux at the demo's width, deaf to the pooled vector."""
     config = JOINT_CONFIG["transformer"]
     model = FluxTransformer2DModel(
         patch_size=config["patch"],
@@ -49,7 +49,7 @@ def build_transformer() -> FluxTransformer2DModel:
 def velocity(
     model: FluxTransformer2DModel, x: Tensor, level: Tensor, context: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """What `model` predicts, and where its double blocks' pixels look at words.
+    """Return what `model` predicts, and where its double blocks' pixels look at words.
 
     The same function as the model's own `forward`, at half the time on a CPU: layers that read the
     same are one product, and in bfloat16 the attention, the sums from block to block and the
@@ -191,7 +191,7 @@ class JointGenerator(nn.Module):
         self._maps: list[Tensor] = []
 
     def forward(self, x: Tensor, t: Tensor, ids: Tensor, which: Tensor | None = None) -> Tensor:
-        """The velocity for captions, as `encode_words` takes them, at noise levels `t`."""
+        """Predict the velocity for captions (see `encode_words`) at noise levels `t`."""
         with torch.no_grad():
             if which is not None:
                 which = which[..., :TOKENS]
@@ -200,7 +200,7 @@ class JointGenerator(nn.Module):
         return out
 
     def word_maps(self) -> list[Tensor]:
-        """The last call's image-to-text attention in the double blocks.
+        """Return the last call's image-to-text attention in the double blocks.
 
         Each float[batch pixels tokens].
         """

@@ -37,7 +37,7 @@ START, END = CONFIG["text"]["vocabulary"] - 2, CONFIG["text"]["vocabulary"] - 1
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """SD1.x's AutoencoderKL at the demo's width."""
+    """Build SD1.x's AutoencoderKL at the demo's width."""
     config = CONFIG["autoencoder"]
     levels = len(config["channels"])
     return AutoencoderKL(
@@ -52,7 +52,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """SD1.x's UNet at the demo's width, cross-attention at every level."""
+    """Build SD1.x's UNet at the demo's width, cross-attention at every level."""
     config = CONFIG["unet"]
     levels = len(config["channels"])
     return UNet2DConditionModel(
@@ -70,7 +70,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_text_encoder(vocabulary: int) -> CLIPTextModel:
-    """A small CLIP text transformer over the `vocabulary` tokens that captions use."""
+    """Build a small CLIP text transformer over the `vocabulary` tokens that captions use."""
     config = CONFIG["text"]
     return CLIPTextModel(
         CLIPTextConfig(
@@ -89,7 +89,7 @@ def build_text_encoder(vocabulary: int) -> CLIPTextModel:
 
 
 class Captions:
-    """Captions to token ids.
+    """A tokenizer of captions: text to token ids.
 
     Training uses only the rows of CLIP's vocabulary that captions can ever contain.
     """
@@ -103,7 +103,7 @@ class Captions:
         self._compact = {token: row for row, token in enumerate(self.used)}
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Ids in the compact vocabulary, padded as SD1.x pads: int64[texts tokens]."""
+        """Tokenise to ids of the compact vocabulary, padded as SD1.x pads: int64[texts tokens]."""
         rows: list[list[int]] = []
         for text in texts:
             ids = [i for w in text.split() for i in (self._word_ids.get(w) or self._bpe.encode(w))]
@@ -112,7 +112,7 @@ class Captions:
         return torch.tensor(rows)
 
     def places(self, words: Sequence[str], marks: Sequence[int]) -> Tensor:
-        """A mark for each word → one for each of its tokens: int64[tokens], −1 for the others."""
+        """Mark each token as its word is marked: int64[tokens], −1 for the others."""
         found = torch.full((TOKENS,), -1)
         at = 1
         for word, mark in zip(words, marks, strict=True):
@@ -160,7 +160,7 @@ class Float32Attention:
 
 
 def encode_words(text: CLIPTextModel, ids: Tensor, which: Tensor | None = None) -> Tensor:
-    """Captions encoded, ids int64[batch tokens]: float[batch tokens width].
+    """Encode captions, ids int64[batch tokens], as float[batch tokens width].
 
     Or captions of which every token is encoded in one of several: ids int64[several batch tokens],
     and `which`, int64[batch tokens], says in which one.
@@ -185,12 +185,12 @@ class Generator(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, ids: Tensor, which: Tensor | None = None) -> Tensor:
-        """The prediction for captions as `encode_words` takes them."""
+        """Predict for captions as `encode_words` takes them."""
         context = encode_words(self.text, ids, which)
         return self.unet(x, t, context).sample
 
     def word_maps(self) -> list[Tensor]:
-        """The last call's cross-attention maps at the latent's resolution, one a layer.
+        """Return the last call's cross-attention maps at the latent's resolution, one per layer.
 
         Each float[batch pixels tokens].
         """
@@ -247,7 +247,7 @@ def _fold_normalisation(vae: dict[str, Tensor], statistics: Tensor) -> None:
 
 
 def load_checkpoint(path: Path, captions: Captions) -> tuple[AutoencoderKL, Generator]:
-    """A checkpoint that `export` wrote, as networks to train on.
+    """Load a checkpoint that `export` wrote, as networks to train on.
 
     Its latents are normalised already; training finds the identity when it measures them again.
     """

@@ -103,7 +103,7 @@ def recognise(image: np.ndarray) -> Reading:
 
 
 def matches(reading: Reading, items: Sequence[Mapping[str, str]]) -> list[dict[str, bool]]:
-    """For each expected object, which of its attributes the picture shows.
+    """Match expected objects with a picture's, and say which attributes of each it shows.
 
     Expected objects map any of "shape", "colour" and "pattern" to a value; what they leave out may
     be anything. Each is paired with a different found object so that most attributes are right; one

@@ -120,7 +120,7 @@ class Scene:
     boulders: tuple[tuple[float, float, float, float], ...]
 
     def with_item(self, index: int, **changes: object) -> Scene:
-        """The same scene with item `index` changed: the true answer to an edit."""
+        """Change item `index` of the scene: the true answer to an edit."""
         items = list(self.items)
         items[index] = replace(items[index], **changes)  # type: ignore[arg-type]
         return replace(self, items=tuple(items))
@@ -172,7 +172,7 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {
 
 @lru_cache(maxsize=4096)
 def item_mask(item: Item) -> Image.Image:
-    """Coverage of the item's outline, pattern ignored.
+    """Compute the coverage of the item's outline, pattern ignored.
 
     A mode-"L" picture, SIZE × SIZE, anti-aliased.
     """
@@ -221,7 +221,7 @@ def _pattern_mask(item: Item, mask: Image.Image) -> Image.Image:
 
 
 def pattern_coverage(item: Item) -> np.ndarray:
-    """Where the item's pattern would be light if its outline were the whole picture.
+    """Compute where the item's pattern would be light if its outline were the whole picture.
 
     float[SIZE SIZE], 0 to 1.
     """
@@ -281,7 +281,7 @@ def _place_of(shape: str, radius: float, rng: random.Random) -> tuple[float, flo
 
 
 def sample_scene(rng: random.Random) -> Scene:
-    """A random scene: one or two objects that never touch, boulders beside them."""
+    """Draw a random scene: one or two objects that never touch, boulders beside them."""
     background = rng.choice(tuple(BACKGROUNDS))
     items: list[Item] = []
     wanted = 2 if rng.random() < 0.4 else 1
@@ -321,7 +321,7 @@ def is_visible(colour: str, background: str) -> bool:
 
 
 def is_held_out(shape: str, colour: str, background: str) -> bool:
-    """One in eight combinations of shape, colour and ground is kept from training.
+    """Say whether training never sees this combination: one in eight of shape, colour and ground.
 
     So evaluation asks for what the model never saw together.
     """
@@ -338,7 +338,7 @@ def _word(word: str, rng: random.Random) -> str:
 
 
 def with_article(words: str) -> str:
-    """The words after "a" or "an"."""
+    """Put "a" or "an" before the words."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
@@ -369,7 +369,7 @@ def _place(item: Item) -> str | None:
 
 
 def relation(first: Item, second: Item) -> str:
-    """How the first item lies to the second: "left of", "right of", "above" or "below"."""
+    """Say how the first item lies to the second: "left of", "right of", "above" or "below"."""
     dx, dy = second.x - first.x, second.y - first.y
     if abs(dx) >= abs(dy):
         return "left of" if dx > 0 else "right of"
@@ -377,12 +377,12 @@ def relation(first: Item, second: Item) -> str:
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """One of many sentences that are true of the scene; most leave most of it out."""
+    """Choose one of many sentences that are true of the scene; most leave most of it out."""
     return " ".join(word for word, _ in worded(scene, rng))
 
 
 def worded(scene: Scene, rng: random.Random) -> list[tuple[str, int | None]]:
-    """A caption's words, each with the index of the object that it describes, if any."""
+    """Choose a caption: its words, each with the index of the object that it describes, if any."""
     order = list(range(len(scene.items)))
     rng.shuffle(order)
     phrases = [
@@ -410,7 +410,7 @@ def worded(scene: Scene, rng: random.Random) -> list[tuple[str, int | None]]:
 def decoys(
     words: list[tuple[str, int | None]], rng: random.Random
 ) -> tuple[list[str], list[str], list[str], list[int]]:
-    """Three captions in which some attribute words are any of their kind, and which words are not.
+    """Vary a caption three times: some attribute words are any of their kind; say which are not.
 
     The first and the second tell the truth in half of the attribute words each, the third in none;
     the marks, 0, 1 or 2, say which caption is true in each word, 2 for words that are no attribute.

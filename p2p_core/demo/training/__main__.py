@@ -28,7 +28,7 @@ from .world import World
 
 
 def train_unet(options: argparse.Namespace) -> None:
-    """Autoencoder first, then UNet and text encoder together, then one SD1.x-style file."""
+    """Train the autoencoder, then UNet and text encoder together, and write an SD1.x-style file."""
     out, captions = options.out, Captions()
     if options.start_from:
         autoencoder, generator = load_checkpoint(options.start_from, captions)
@@ -52,7 +52,7 @@ def train_unet(options: argparse.Namespace) -> None:
 
 
 def train_mmdit(options: argparse.Namespace) -> None:
-    """The transformer alone, then one Flux-style file of it."""
+    """Train the transformer alone, and write one Flux-style file of it."""
     out, captions = options.out, Captions()
     autoencoder, first = load_checkpoint(WEIGHTS, captions)
     autoencoder = autoencoder.to(DEVICE, memory_format=torch.channels_last).eval()

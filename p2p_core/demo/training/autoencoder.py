@@ -17,7 +17,7 @@ from .world import render_batch, to_model
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Of images in [−1, 1]: the mean over images, in dB."""
+    """Measure how alike images in [−1, 1] are: the mean PSNR over images, in dB."""
     error = (a.clamp(-1, 1) - b).div(2).pow(2).flatten(1).mean(1)
     return float((-10 * error.log10()).mean())
 

@@ -19,14 +19,14 @@ They are drawn twice as often as the others.
 
 
 def signal_and_noise() -> tuple[Tensor, Tensor]:
-    """SD1's schedule: √ᾱ and √(1 − ᾱ) for 1000 timesteps."""
+    """Compute SD1's schedule: √ᾱ and √(1 − ᾱ) for 1000 timesteps."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     alphas = torch.cumprod(1 - betas, 0)
     return alphas.sqrt().float().to(DEVICE), (1 - alphas).sqrt().float().to(DEVICE)
 
 
 def timesteps(count: int) -> Tensor:
-    """Random and evenly spread, those of `SHAPING` twice as dense: int64[count]."""
+    """Draw random timesteps, evenly spread, those of `SHAPING` twice as dense: int64[count]."""
     low, high = SHAPING
     length = 1000 + high - low
     place = (torch.arange(count) + torch.rand(count)) * length / count
@@ -37,7 +37,7 @@ def timesteps(count: int) -> Tensor:
 
 
 def noised(x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents at random timesteps: (x, t, v)."""
+    """Add noise to latents at random timesteps: (x, t, v)."""
     signal, noise_level = signal_and_noise()
     t = timesteps(len(x0))
     a, s = signal[t, None, None, None], noise_level[t, None, None, None]
@@ -49,7 +49,7 @@ def noised(x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def sample_latents(
     model: nn.Module, ids: Tensor, empty: Tensor, guidance: float = 3.0, steps: int = 30
 ) -> Tensor:
-    """Plain DDIM from seed 0, to look at a model while it trains: float[prompts 4 h w]."""
+    """Sample by DDIM from seed 0, to look at a model while it trains: float[prompts 4 h w]."""
     signal, noise_level = signal_and_noise()
     times = torch.linspace(999, 0, steps + 1).round().long()
     side = SIZE // 8

@@ -19,7 +19,7 @@ EVEN = 8
 
 
 def levels(count: int) -> Tensor:
-    """Random noise levels, spread over their distribution: float[count] in 0–1.
+    """Draw random noise levels, spread over their distribution: float[count] in 0–1.
 
     Log-normal (Esser et al. 2024, *rf/lognorm(0, 1)*), but for one in `EVEN`.
     """
@@ -33,7 +33,7 @@ def _spread(count: int) -> Tensor:
 
 
 def noised(x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents at random levels: (x, level, velocity)."""
+    """Add noise to latents at random levels: (x, level, velocity)."""
     level = levels(len(x0))
     noise = torch.randn_like(x0)
     return torch.lerp(x0, noise, level[:, None, None, None]), level, noise - x0
@@ -43,7 +43,7 @@ def noised(x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def sample_latents(
     model: nn.Module, ids: Tensor, empty: Tensor, guidance: float = 3.0, steps: int = 30
 ) -> Tensor:
-    """Euler's method from seed 0, to look at a model while it trains: float[prompts 4 h w]."""
+    """Sample by Euler from seed 0, to look at a model while it trains: float[prompts 4 h w]."""
     side, channels = SIZE // 8, CONFIG["autoencoder"]["latent_channels"]
     x = torch.randn(len(ids), channels, side, side, generator=torch.manual_seed(0)).to(DEVICE)
     both = torch.cat([ids, empty.expand_as(ids)])

@@ -46,7 +46,7 @@ SHEET_PROMPTS = (
 
 @dataclass(frozen=True)
 class Task:
-    """What differs between the models.
+    """What differs between the models that are trained.
 
     Attributes:
         name: Of the files of its state and its sheet.
@@ -120,7 +120,7 @@ def _average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
 
 
 def grounding_loss(maps: Sequence[Tensor], tokens: Tensor, regions: Tensor) -> Tensor:
-    """How badly words' maps lie on their objects: one minus their Dice overlap, 0 to 1.
+    """Measure how badly words' maps lie on their objects: one minus their Dice overlap, 0 to 1.
 
     Maps are float[batch pixels tokens], each divided by its maximum; `tokens`, int64[batch tokens],
     tells each token's object or −1; regions are float[batch objects pixels] in 0–1. Maps may lack

@@ -28,13 +28,13 @@ Schedule = Callable[[int, int], float]
 
 
 def cosine(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine down."""
+    """Rise linearly, then fall along a cosine."""
     fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
     return _warm_up(step) * (END + (1 - END) * fall)
 
 
 def plateau(step: int, steps: int) -> float:
-    """Linear warm-up, then the peak, then straight down over the last fifth.
+    """Rise linearly, stay at the peak, then fall straight over the last fifth.
 
     Where it stands does not depend on how many steps are to come, so a run of unknown length can be
     ended by asking for a few hundred steps more, or carried on by asking for many.
@@ -48,7 +48,7 @@ def _warm_up(step: int) -> float:
 
 
 def save_sheet(images: Tensor, path: Path, columns: int = 8) -> None:
-    """float[n 3 h w] in [−1, 1] → one picture, `columns` wide."""
+    """Save float[n 3 h w] in [−1, 1] as one picture, `columns` wide."""
     count = len(images) // columns * columns or len(images)
     pixels = ((images[:count].float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
     grid = rearrange(pixels, "(r c) ch h w -> (r h) (c w) ch", c=min(columns, count))

@@ -62,7 +62,7 @@ class World:
         seed: int,
         normalised: bool = False,
     ) -> None:
-        """`normalised`: the autoencoder's latents already are, as a checkpoint's, and stay so."""
+        """Make the world; `normalised` latents are so already, as a checkpoint's, and stay so."""
         self.autoencoder, self.captions, self.seed = autoencoder, captions, seed
         rng = random.Random(f"diffusion {seed}")
         self._scenes = [sample_scene(rng) for _ in range(count)]
@@ -76,7 +76,7 @@ class World:
         self._seen = [i for i, scene in enumerate(self._scenes) if not has_held_out(scene)]
 
     def draw(self, step: int, count: int) -> Batch:
-        """The batch of one step: the same whenever it is asked for."""
+        """Draw the batch of one step: the same whenever it is asked for."""
         draw = random.Random(self.seed * 1_000_000 + step)
         picks = [draw.choice(self._seen) for _ in range(count)]
         texts = [worded(self._scenes[i], draw) if draw.random() > UNWORDED else [] for i in picks]
@@ -91,12 +91,12 @@ class World:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """The pictures of latents, in [−1, 1]: float[pictures 3 SIZE SIZE]."""
+        """Decode latents to pictures in [−1, 1]: float[pictures 3 SIZE SIZE]."""
         return self.autoencoder.decode(_restore(latents, self.statistics)).sample.float()
 
 
 def render_batch(scenes: Sequence[Scene]) -> Tensor:
-    """The scenes' pictures: uint8[scenes 3 SIZE SIZE]."""
+    """Render the scenes' pictures: uint8[scenes 3 SIZE SIZE]."""
     return torch.from_numpy(
         rearrange(np.stack([render(s) for s in scenes]), "n h w c -> n c h w").copy()
     )
