@@ -60,7 +60,7 @@ class Case:
 
 
 def cases(count: int, seed: int) -> Iterator[Case]:
-    """Captions that name the background and each object's colour and shape.
+    """Write captions that name the background and each object's colour and shape.
 
     Their combinations are those kept from training.
     """
@@ -84,7 +84,7 @@ def cases(count: int, seed: int) -> Iterator[Case]:
 
 
 def word_map_iou(word_map: torch.Tensor, mask: np.ndarray) -> float:
-    """Of a word's thresholded map with an object's mask, at the picture's resolution.
+    """Measure a thresholded word map's overlap (IoU) with an object's mask, at the picture's size.
 
     The map is float[h w], the mask bool[H W].
     """
@@ -103,7 +103,7 @@ class Evaluation:
     """What figures depend on: `captions`, `seed`, `steps` and `cfg` are looked at."""
 
     def rows(self) -> dict[str, Row]:
-        """Every row of the report, by its name."""
+        """Name every row of the report."""
         return {"captions": self.captions, "autoencoder": self.autoencoder}
 
     def autoencoder(self) -> dict[str, float]:
@@ -151,7 +151,7 @@ class Evaluation:
 
 
 def vae_psnr(pipeline: Any, seed: int, count: int = 64) -> float:
-    """Mean over held-out scenes of the autoencoder's round trip, in dB."""
+    """Measure the autoencoder's round trip of held-out scenes: the mean PSNR in dB."""
     scenes: Sequence[Scene] = [
         sample_scene(random.Random(f"held out {seed} {n}")) for n in range(count)
     ]
@@ -162,7 +162,7 @@ def vae_psnr(pipeline: Any, seed: int, count: int = 64) -> float:
 
 
 def main() -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     parser = report_parser("evaluate", __doc__)
     parser.add_argument("--captions", type=int, default=256)
     parser.add_argument("--cfg", type=float, default=CFG)
@@ -174,7 +174,7 @@ def main() -> int:
 
 
 def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Row]]:
-    """The plan, and what is measured of a checkpoint."""
+    """Make the plan, and the rows of a checkpoint."""
     from ..hosts.comfyui.demo import DemoPipeline
 
     plan = {

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 
 def peak_memory(work: Callable[[], object]) -> int:
-    """Bytes of tensors that `work` held at its peak, above what was held before it."""
+    """Measure the bytes of tensors that `work` held at its peak, above what was held before it."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -38,7 +38,7 @@ def peak_memory(work: Callable[[], object]) -> int:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Measure the wall time of one call."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -50,7 +50,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ours against the stock run, stock = 1."""
+    """What our run costs against the stock run's, stock = 1."""
 
     time_ratio: float
     memory_ratio: float

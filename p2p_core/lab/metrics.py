@@ -6,6 +6,6 @@ import numpy as np
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two uint8 pictures, or the same pixels of them, in dB."""
+    """Measure the PSNR of two uint8 pictures, or of the same pixels of them, in dB."""
     error = np.square(a.astype(np.float64) - b.astype(np.float64)).mean()
     return float(10 * np.log10(255**2 / max(error, 1e-9)))

@@ -10,7 +10,7 @@ from torch.nn import Module
 
 
 def outputs_of(layers: Iterable[Module], work: Callable[[], object]) -> list[Tensor]:
-    """The first row of each output, in the order in which they come."""
+    """Collect the first row of each output, in the order in which they come."""
     seen: list[Tensor] = []
 
     def look(module: Any, given: Any, output: Tensor) -> None:

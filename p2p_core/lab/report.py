@@ -24,7 +24,7 @@ Prepare = Callable[[argparse.Namespace], tuple[Mapping[str, Any], Mapping[str, R
 
 
 def report_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """The options that every command has which writes a report to output/`name`: rows and --out."""
+    """Make the options of every command that writes a report to output/`name`: rows and --out."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,7 +51,7 @@ def report_in_host(options: argparse.Namespace, prepare: Prepare) -> int:
 def measured(
     folder: Path, plan: Mapping[str, Any], rows: Mapping[str, Row], wanted: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The plan and every row's figures; `folder`/report.json holds them when all are there.
+    """Measure rows; `folder`/report.json holds the plan and all figures when all are there.
 
     Rows that are `wanted` by name are measured anew and join the report that is there. Without
     names all are, but for those that a run of the same plan measured before it was stopped.

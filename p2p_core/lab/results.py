@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Results:
-    """Results as they come: a line for each case and method, in a folder of its own.
+    """Results as they come: a line per case and method, in a folder of its own.
 
     A case that is written down again by the same method is still one: what is said last counts, and
     takes the place of all before it if its picture was `made` anew. The plan is written with the
@@ -35,7 +35,7 @@ class Results:
 
     @classmethod
     def open(cls, folder: Path, plan: Mapping[str, Any]) -> Results:
-        """The folder's results; raises `ValueError` for one of another plan."""
+        """Open the folder's results; raises `ValueError` for those of another plan."""
         path = folder / PLAN
         if path.exists():
             before = json.loads(path.read_text())
@@ -47,7 +47,7 @@ class Results:
         return cls(folder, plan)
 
     def rows(self) -> list[Row]:
-        """All that was written, but for a line that was cut short."""
+        """Read all that was written, but for a line that was cut short."""
         path = self.folder / "results.jsonl"
         if not path.exists():
             return []
@@ -75,7 +75,7 @@ class Results:
         kinds: Sequence[str],
         columns: Mapping[str, float],
     ) -> list[Row]:
-        """Means for each method and kind of edit: report.csv, and report.md with these columns.
+        """Write means per method and kind of edit: report.csv, and report.md with these columns.
 
         What stands in a column of report.md is multiplied by the column's factor. Returns the
         means.
@@ -110,6 +110,6 @@ class Results:
 
 
 def means(rows: Sequence[Row]) -> dict[str, float]:
-    """Of every figure, over the rows that have it."""
+    """Average every figure over the rows that have it."""
     names = {name: None for row in rows for name, one in row.items() if isinstance(one, float)}
     return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}

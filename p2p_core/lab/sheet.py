@@ -19,7 +19,7 @@ def grid(
     heads: Sequence[str] = (),
     scale: int = 1,
 ) -> Image.Image:
-    """Pictures, uint8[h w 3] of one size, in rows of `columns`; `heads` stand over the columns."""
+    """Lay pictures, uint8[h w 3] of one size, in rows of `columns`, `heads` over the columns."""
     height, width = (side * scale for side in images[0].shape[:2])
     font = ImageFont.load_default(size=11)
     wrapped = [textwrap.wrap(caption, width=max(8, width // 6)) or [""] for caption in captions]

@@ -22,7 +22,7 @@ from ..report import Row, report_in_host, report_parser
 
 
 def main() -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     parser = report_parser("bench", __doc__)
     parser.add_argument(
         "--repeats", type=int, default=9, help="pairs of runs to take the median of"
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Row]]:
-    """The plan, and every comparison."""
+    """Make the plan and every comparison."""
     accelerator = torch.cuda.is_available()
     device = f"CPU, {torch.get_num_threads()} threads"
     plan = {
@@ -42,7 +42,7 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Row]
 
 
 def rows(repeats: int, accelerator: bool) -> dict[str, Row]:
-    """Every comparison of the report, by its name."""
+    """Make every comparison of the report, by its name."""
     from . import comfyui as bench
     from .comfyui import Bench
 
@@ -89,7 +89,7 @@ def rows(repeats: int, accelerator: bool) -> dict[str, Row]:
 
 
 def inverting(repeats: int) -> dict[str, float]:
-    """Null-text inversion at SD1.5's architecture, 512×512 pixels, half precision."""
+    """Measure null-text inversion at SD1.5's architecture, 512×512 pixels, half precision."""
     from .comfyui import SD15, Bench
 
     sd15 = Bench.of(SD15, side=64, steps=1, half=True)

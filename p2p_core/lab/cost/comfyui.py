@@ -89,7 +89,7 @@ class Bench:
 
     @classmethod
     def demo(cls, steps: int) -> Bench:
-        """The demo model at its own size."""
+        """Load the demo model at its own size."""
         model, clip, _ = load_demo()
         return cls(model, clip, 128, 0, 16, steps)
 
@@ -97,7 +97,7 @@ class Bench:
     def of(
         cls, architecture: dict[str, Any], side: int, steps: int, half: bool | None = None
     ) -> Bench:
-        """A UNet of this configuration with random weights.
+        """Make a UNet of this configuration with random weights.
 
         In half precision where asked for, on an accelerator, and where it is large.
         """
@@ -119,7 +119,7 @@ class Bench:
         return cls(model, clip, architecture["context_dim"], 1280 if xl else 0, side, steps)
 
     def ours(self, chains: Sequence[Chain]) -> Work:
-        """Source and edits sampled together by the P2P KSampler's function."""
+        """Sample source and edits together by the P2P KSampler's function."""
         controller = plan(PROMPT, chains, lambda text: read(self.clip, text))
         encoded = EncodedController.of(controller, self._texts(1 + len(chains)))
         return partial(
@@ -136,7 +136,7 @@ class Bench:
         )
 
     def stock(self, rows: int, model: Any = None) -> Work:
-        """The stock KSampler with as many images."""
+        """Sample as many images by the stock KSampler."""
         latent = torch.zeros(1, 4, self.side, self.side)
         noise = comfy.sample.prepare_noise(latent, 0).repeat(rows, 1, 1, 1)
         return partial(
@@ -155,11 +155,11 @@ class Bench:
         )
 
     def explicit(self) -> Work:
-        """The swap as the authors' code makes it: every map made, edited and multiplied."""
+        """Sample the swap as the authors' code makes it: every map made, edited and multiplied."""
         return self.stock(2, with_explicit_maps(self.model))
 
     def inversion(self, low_memory: bool) -> Work:
-        """Null-text inversion of an image, one inner step at each step."""
+        """Invert an image by null text, one inner step at each step."""
         sampling = self.model.get_model_object("model_sampling")
         return partial(
             invert,
@@ -181,7 +181,7 @@ class Bench:
 
 
 def with_explicit_maps(model: Any) -> Any:
-    """A clone of the model in which row 1 of each conditioning takes row 0's attention maps."""
+    """Clone the model so that row 1 of each conditioning takes row 0's attention maps."""
 
     def replaced(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         rows, pixels, channels = q.shape
@@ -200,5 +200,5 @@ def with_explicit_maps(model: Any) -> Any:
 
 
 def quiet() -> None:
-    """No progress bars of the host's."""
+    """Silence the host's progress bars."""
     comfy.utils.set_progress_bar_enabled(False)

@@ -15,7 +15,7 @@ from ...jobs.workers import workers_of
 
 
 def throughput(folder: Path, workers: int, cases: int, ray: str | None = None) -> dict[str, Any]:
-    """The demo model's edits by one worker, then by several of the same kind, from nothing.
+    """Time the demo model's edits by one worker, then by several of the same kind, from nothing.
 
     Seconds count from when the first worker begins to when the last ends, its model being loaded.
     What the engine costs is the time between a worker's cases.

@@ -52,7 +52,7 @@ class Bench:
 
     @classmethod
     def sd15(cls, side: int | None = None) -> Bench:
-        """SD1.5's architecture with random weights: 512×512 on an accelerator, else 256×256.
+        """Make SD1.5's architecture with random weights: 512×512 on an accelerator, else 256×256.
 
         Or of latents of another `side`.
         """
@@ -82,7 +82,7 @@ class Bench:
         return torch.randn(1, 4, self.side, self.side, generator=generator)
 
     def ours(self) -> Work:
-        """Source and edit, attention injected all through, by `sampling.sample`."""
+        """Sample source and edit, attention injected all through, by `sampling.sample`."""
         chain = self._chain()
         blank, noise = torch.zeros(1, 4, self.side, self.side), self.noise()
 
@@ -94,11 +94,11 @@ class Bench:
         return work
 
     def plain(self) -> Work:
-        """A batch of two by diffusers' own pipeline, without an edit."""
+        """Sample a batch of two by diffusers' own pipeline, without an edit."""
         return lambda: self._pipeline(self.model.pipeline)
 
     def explicit(self) -> Work:
-        """The same swap by explicit maps."""
+        """Sample the same swap by explicit maps."""
 
         def work() -> Tensor:
             unet = self.model.pipeline.unet
@@ -111,7 +111,7 @@ class Bench:
         return work
 
     def community(self, path: Path) -> Work:
-        """The same swap by the community pipeline in this file.
+        """Sample the same swap by the community pipeline in this file.
 
         Raises `ValueError` for a file that is not it.
         """
@@ -142,7 +142,7 @@ class Bench:
         return work
 
     def layer(self, explicit: bool) -> Work:
-        """The largest block's self- and cross-attention alone, as either makes them edited.
+        """Run the largest block's self- and cross-attention alone, as either makes them edited.
 
         Of source and edit, with the rows of the negative prompt.
         """
@@ -210,7 +210,7 @@ def _placed(model: Model) -> Model:
 
 
 def beside_peers(bench: Bench, repeats: int, pipeline: Path | None = None) -> dict[str, Any]:
-    """Our swap's time and memory, peer = 1, and how far its latents are from the peer's.
+    """Measure our swap's time and memory, peer = 1, and how far its latents are from the peer's.
 
     Memory is the peak above the model's weights: of the whole run, and of the attention in its
     largest block alone. Beside explicit maps, the community pipeline if its file is given, and

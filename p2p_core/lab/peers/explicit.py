@@ -79,7 +79,7 @@ def by_maps(
     attention_mask: Tensor | None,
     change: Callable[[Tensor], None],
 ) -> Tensor:
-    """A layer's attention with its maps made, float[rows·heads pixels tokens], and changed."""
+    """Run a layer's attention with its maps made, float[rows·heads pixels tokens], and changed."""
     q, k, v = map(attn.head_to_batch_dim, project_in(attn, hidden_states, text))
     maps = attn.get_attention_scores(q, k, attention_mask)
     change(maps)

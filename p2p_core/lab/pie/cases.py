@@ -91,7 +91,7 @@ class Case:
     """Run lengths of the region to be edited: where a run starts, how long it is, and so on."""
 
     def region(self, height: int, width: int) -> np.ndarray:
-        """What is to be edited: bool[height width], the image's border being counted to it.
+        """Mark what is to be edited: bool[height width], the image's border being counted to it.
 
         The published code does so, to be safe from annotations that stop short of the border.
         Raises `ValueError` for a mask that is none of such an image.
@@ -110,7 +110,7 @@ class Case:
         return region
 
     def edit(self, method: str, **settings: Any) -> Edit | InfEdit:
-        """The edit as published: refined, swapped words free, blended words amplified.
+        """Make the edit as published: refined, swapped words free, blended words amplified.
 
         A blended word that is not in its prompt is left out, and so is a blend without words. (In
         the published code nothing would change where both are missing, by a division by zero.)
@@ -132,7 +132,7 @@ def _stands_in(word: str, prompt: str) -> bool:
 
 
 def read_cases(folder: Path) -> list[Case]:
-    """The data set's cases.
+    """Read the data set's cases.
 
     Raises `ValueError` naming every case that is not as published, and for a folder without them.
     """

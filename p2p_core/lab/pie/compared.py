@@ -34,12 +34,12 @@ class InfEdit(Sampling):
         return (Path(self.image),)
 
     def command(self, model: str, half: bool = False) -> str:
-        """What it is, in a line."""
+        """Say what it is, in a line."""
         given = [f"{name}={value}" for name, value in asdict(self).items()]
         return shlex.join(["infedit", *given, f"model={model}", f"half={half}"])
 
     def make(self, studio: Any) -> Made:
-        """Its pictures; raises `ValueError` for words, files and settings that do not fit."""
+        """Make its pictures; raises `ValueError` for words, files and settings that do not fit."""
         from .infedit import infedit
 
         settings = studio.settings(self)

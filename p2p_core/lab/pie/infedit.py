@@ -53,7 +53,7 @@ FREE = ((IMAGE, EDITED, EDITED), (IMAGE, EDITED, IMAGE), (IMAGE, EDITED, IMAGE))
 
 @dataclass(frozen=True)
 class Words:
-    """Whose attention the edited prompt's tokens take (`get_mapper` of their code).
+    """Tokens of the edited prompt, and whose attention each takes (`get_mapper` of their code).
 
     `source`, long[tokens], is the source's token that a token stands for; `shared`, float[tokens],
     1 where there is one; `blended`, bool[tokens], the tokens that the edit is kept to.
@@ -65,7 +65,7 @@ class Words:
 
     @classmethod
     def of(cls, model: Model, prompt: str, edited: str, blended: Sequence[str]) -> Words:
-        """The alignment of two prompts, `blended` being words of the second.
+        """Align two prompts, `blended` being words of the second.
 
         In each run of new tokens, the one that is most like a token which it takes the place of has
         that one's attention.
@@ -97,7 +97,7 @@ class Words:
 
 
 class Control:
-    """Whose attention is taken in the step under way, and where blended words have been seen.
+    """The attention that is taken in the step under way, and where blended words have been seen.
 
     `layer` is (height, width) of the layers looked at; `seen` sums their maps of the edited
     prompt's tokens over layers and steps: float32[pixels tokens].
@@ -123,7 +123,7 @@ class Control:
             edited.copy_(taken)
 
     def rows(self) -> Iterator[list[int]]:
-        """Rows of queries, keys and values, of the negative texts' batch and the positive ones'."""
+        """Choose the rows of queries, keys and values, negative texts' batch first."""
         for three in FOLLOWING if self.own else FREE:
             yield [start + row for start in (0, 3) for row in three]
 
@@ -163,7 +163,7 @@ def infedit(
     self_end: float = 0.7,
     quiet: bool = False,
 ) -> Result:
-    """An image, its latent being float[1 channels height width], edited to the prompt `edited`.
+    """Edit an image, its latent being float[1 channels height width], to the prompt `edited`.
 
     `words` of that prompt keep the edit to where they are. Until `cross_end` and `self_end`,
     fractions of the steps, the image's cross- and self-attention is taken. Of `settings`, steps,

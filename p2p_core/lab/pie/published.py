@@ -65,7 +65,7 @@ class Measures:
 
     @classmethod
     def load(cls, dino: str = DINO, clip: str = CLIP) -> Measures:
-        """Networks by their names or from files; what cannot be had is in `left_out`.
+        """Load networks by their names or from files; what cannot be had is in `left_out`.
 
         Raises `ValueError` for a file that is none of such a network.
         """
@@ -87,7 +87,7 @@ class Measures:
 
     @property
     def names(self) -> set[str]:
-        """Of the measures that can be taken."""
+        """The names of the measures that can be taken."""
         return set(COLUMNS) - set(self.left_out)
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ class Measures:
         prompt: str,
         edited_prompt: str,
     ) -> dict[str, float]:
-        """Every measure of an edit, but those of a region that is empty.
+        """Take every measure of an edit, but those of a region that is empty.
 
         Pictures are uint8[height width 3], `region`, what is to be edited, bool[height width].
         """
@@ -154,7 +154,7 @@ class Measures:
 
 
 def through_jpeg(picture: Image.Image) -> Image.Image:
-    """An edited picture as the published ones were kept: JPEG, as Pillow writes it unasked."""
+    """Round an edited picture as the published ones were kept: JPEG, as Pillow writes it."""
     kept = BytesIO()
     picture.save(kept, "JPEG")
     return Image.open(kept, formats=["JPEG"]).convert("RGB")

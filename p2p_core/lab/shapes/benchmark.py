@@ -46,7 +46,7 @@ class Plan:
 
 
 def measure(lab: Lab, results: Results, count: int, seed: int) -> None:
-    """Every method on every case that is not in the results yet."""
+    """Run every method on every case that is not in the results yet."""
     done = {(row["case"], row["method"]) for row in results.rows()}
     wanted = [
         (n, case, name)
@@ -71,7 +71,7 @@ def measure(lab: Lab, results: Results, count: int, seed: int) -> None:
 
 
 def figures(lab: Lab, case: Case, picture: np.ndarray, made: Made) -> dict[str, float]:
-    """What is measured of one edited picture."""
+    """Measure one edited picture."""
     truth, kept = render(case.edited), case.kept
     trip = psnr(picture, lab.round_trip(picture))
     found = {
@@ -177,7 +177,7 @@ def _sheet(results: Results, plan: Plan) -> None:
 
 
 def main() -> int:
-    """`make fidelity`; returns the exit status."""
+    """Run `make fidelity`; returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -80,7 +80,7 @@ class Case:
 
 
 def cases(count: int, seed: int) -> Iterator[Case]:
-    """As many of each kind, as far as `count` goes."""
+    """Make cases, as many of each kind, as far as `count` goes."""
     rng = random.Random(seed)
     made = 0
     while made < count:

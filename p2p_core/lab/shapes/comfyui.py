@@ -20,7 +20,7 @@ from .methods import Made, Method
 
 
 class ComfyLab:
-    """See `demo.methods.Lab`."""
+    """The benchmark's `methods.Lab` in ComfyUI."""
 
     def __init__(self, steps: int, cfg: float) -> None:
         comfy.utils.set_progress_bar_enabled(False)

@@ -17,7 +17,7 @@ from .methods import Made, Method
 
 
 class DiffusersLab:
-    """See `demo.methods.Lab`."""
+    """The benchmark's `methods.Lab` in diffusers."""
 
     def __init__(self, steps: int, cfg: float) -> None:
         self.steps, self.cfg = steps, cfg

@@ -14,14 +14,14 @@ from ...demo.scenes import SIZE
 
 
 def ssim(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004) of uint8 pictures, mean over a region."""
+    """Measure structural similarity (Wang et al. 2004) of uint8 pictures, mean over a region."""
     x, y = (torch.from_numpy(image / 255).permute(2, 0, 1)[None] for image in (a, b))
     _, index = structural_similarity_index_measure(x, y, data_range=1.0, return_full_image=True)
     return float(index[0].permute(1, 2, 0)[torch.from_numpy(where)].mean())
 
 
 def structure_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """How differently two pictures' parts resemble each other: 0 for the same layout.
+    """Measure how differently two pictures' parts resemble each other: 0 for the same layout.
 
     Mean squared difference of the cosine similarities between 8×8 patches, means taken off: the
     published measure's self-similarity, on pixels for want of a trained network.
@@ -39,7 +39,7 @@ def structure_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def perceptual_distance(a: Sequence[Tensor], b: Sequence[Tensor], where: np.ndarray) -> float:
-    """How differently two pictures look in a region, bool[height width]; 0 for the same.
+    """Measure how differently two pictures look in a region, bool[height width]; 0: the same.
 
     As LPIPS (Zhang et al. 2018) without its learned weights, in features of a network's levels,
     float[channels height width] each: squared distances of unit vectors, mean over region and

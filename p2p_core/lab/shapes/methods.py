@@ -39,7 +39,7 @@ class Method:
     reference: bool = False
 
     def chain(self, case: Case) -> Chain:
-        """The whole edited prompt, aligned with the source's."""
+        """Make the edit of a case: the whole edited prompt, aligned with the source's."""
         cross, own = (CROSS, OWN) if self.controlled else (0.0, 0.0)
         windows, injection = Schedule(Window(0, cross)), SelfInjection(Window(0, own))
         refine = Refine(case.edited_prompt, True, windows, injection)
@@ -83,9 +83,9 @@ class Lab(Protocol):
         ...
 
     def round_trip(self, picture: np.ndarray) -> np.ndarray:
-        """A picture encoded and decoded: uint8[height width 3] both ways."""
+        """Encode and decode a picture: uint8[height width 3] both ways."""
         ...
 
     def features(self, picture: np.ndarray) -> Sequence[Tensor]:
-        """Of every level of the autoencoder's encoder: float[channels height width]."""
+        """Compute every level of the autoencoder's encoder: float[channels height width]."""
         ...

@@ -38,7 +38,7 @@ class Exhibit:
 
 
 def background_psnr(a: np.ndarray, b: np.ndarray, readings: Sequence[Reading]) -> float:
-    """Of two uint8 pictures outside every object of both readings, in dB."""
+    """Measure the PSNR of two uint8 pictures outside every object of both readings, in dB."""
     outside = np.ones(a.shape[:2], dtype=bool)
     for reading in readings:
         for item in reading.items:
@@ -48,7 +48,7 @@ def background_psnr(a: np.ndarray, b: np.ndarray, readings: Sequence[Reading]) -
 
 @dataclass(frozen=True)
 class Score:
-    """Of one edited picture."""
+    """What was measured of one edited picture."""
 
     success: bool
     background_psnr: float
@@ -75,7 +75,7 @@ def swap(pair: Pair, kind: str, **more: Any) -> Link:
 
 
 def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
-    """Word swaps beside re-prompting, with and without local blend; yields after every prompt."""
+    """Swap words beside re-prompting, with and without local blend; yields after every prompt."""
     exhibit = Exhibit({"pairs": seeds * sum(len(pairs) for pairs in PAIRS.values())})
     blended: list[Score] = []
     images: list[np.ndarray] = []
@@ -110,7 +110,7 @@ def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]
 
 
 def refinements(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
-    """A pattern word added to a prompt, kept to its object; yields after every prompt."""
+    """Add a pattern word to a prompt, kept to its object; yields after every prompt."""
     exhibit = Exhibit()
     scores: dict[str, list[Score]] = {"reprompt": [], "p2p": []}
     shifts: list[float] = []
@@ -146,7 +146,7 @@ def refinements(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit
 
 
 def fader(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
-    """A pattern word turned up and down; yields after every prompt."""
+    """Turn a pattern word up and down; yields after every prompt."""
     exhibit = Exhibit()
     correlations: list[float] = []
     images: list[np.ndarray] = []
@@ -169,7 +169,7 @@ def fader(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
 
 
 def pattern_strength(source: np.ndarray, picture: np.ndarray, pattern: str) -> float:
-    """How strongly the source's objects show a pattern in the picture: 1 as rendered, 0 not at all.
+    """Measure how strongly the source's objects show a pattern: 1 as rendered, 0 not at all.
 
     The slope of the picture's lightness, from the object's colour, 0, to the pattern's light one,
     1, over the pattern as rendered, at the shift that fits best; mean over objects.
@@ -193,7 +193,7 @@ def pattern_strength(source: np.ndarray, picture: np.ndarray, pattern: str) -> f
 
 
 def one_word(studio: Photographer, seed: int) -> Iterator[Exhibit]:
-    """The source's attention for one word only, for all, for none (paper figure 5)."""
+    """Inject the source's attention for one word only, for all, for none (paper figure 5)."""
     images: list[np.ndarray] = []
     captions: list[str] = []
     exhibit = Exhibit()
@@ -213,7 +213,7 @@ def one_word(studio: Photographer, seed: int) -> Iterator[Exhibit]:
 
 
 def word_maps(studio: Photographer, seed: int) -> Iterator[Exhibit]:
-    """Where source and edited picture look at each word (paper figures 3 and 4)."""
+    """Show where source and edited picture look at each word (paper figures 3 and 4)."""
     exhibit = Exhibit()
     images: list[np.ndarray] = []
     for n, pair in enumerate(PAIRS["colour_swap"][:3]):

@@ -38,7 +38,7 @@ class HeadlessStudio:
         reprompt: str | None = None,
         maps: str | None = None,
     ) -> dict[str, list[np.ndarray]]:
-        """As every `Photographer`."""
+        """Take pictures as every `Photographer`."""
         latent = torch.zeros(seeds, 4, 16, 16)
         edits = [tuple(edit_of(link) for link in chain) for chain in chains]
         rest = {"settings": Settings(STEPS, CFG, seed=seed), "quiet": True}
@@ -61,7 +61,7 @@ class HeadlessStudio:
 
 
 def edit_of(link: Link) -> Any:
-    """An edit node as the core's edit."""
+    """Make the core's edit of an edit node."""
     kind, given = link
     inputs: Mapping[str, Any] = {
         "cross_replace_end": 0.8,

@@ -38,7 +38,7 @@ ROWS: dict[str, tuple[Callable[[Photographer, int, int], Iterator[Exhibit]], int
 
 
 def main() -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,7 +63,7 @@ def main() -> int:
 
 @contextmanager
 def photographer() -> Iterator[tuple[str, Photographer]]:
-    """Who takes the pictures, and the host's version or name.
+    """Start whoever takes the pictures, and say the host's version or name.
 
     Raises `HostNotFound` where there is neither ComfyUI nor diffusers.
     """
@@ -83,7 +83,7 @@ def photographer() -> Iterator[tuple[str, Photographer]]:
 
 
 def showcase(studio: Photographer, out: Path, seeds: int | None, seed: int) -> dict[str, Row]:
-    """Every exhibit by the name of its sheet, which it writes to `out`."""
+    """Make every exhibit by the name of its sheet, which it writes to `out`."""
     return {
         name: partial(_shown, name, exhibit(studio, seeds or count, seed), prompts, out)
         for name, (exhibit, count, prompts) in ROWS.items()

@@ -32,7 +32,7 @@ class Photographer(Protocol):
         reprompt: str | None = None,
         maps: str | None = None,
     ) -> dict[str, list[np.ndarray]]:
-        """Pictures, uint8[height width 3], of a prompt and chains of edits of it.
+        """Take pictures, uint8[height width 3], of a prompt and chains of edits of it.
 
         Returns "source" with `seeds` pictures, "p2p" with as many for each chain, one chain after
         the other, and if wanted "reprompt" (those of the prompt `reprompt`, from the same noise and
@@ -59,7 +59,7 @@ class Studio:
         reprompt: str | None = None,
         maps: str | None = None,
     ) -> dict[str, list[np.ndarray]]:
-        """As every `Photographer`."""
+        """Take pictures as every `Photographer`."""
         prompt = self._with_chains(chains)
         by_type(prompt, "P2P_Controller").update(source_prompt=text)
         by_type(prompt, "EmptyLatentImage").update(batch_size=seeds)
