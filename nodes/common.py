@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from comfy_api.latest import io
+from server import PromptServer
 
 Edit = io.Custom("P2P_EDIT")
 """A chain of edits: a tuple of `Link`s, with at most one `LocalBlend` among them."""
@@ -53,6 +55,26 @@ def optional_schema(**fields: Any) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key in known}
 
 
+ADVANCED: dict[str, Any] = (
+    {"advanced": True} if "advanced" in signature(io.Input.__init__).parameters else {}
+)
+"""Given to an input that is folded away until it is asked for; older hosts show all inputs."""
+
+FIXED: Any = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)
+"""What becomes of a seed after a run: nothing, so that an edit is compared with the same source.
+
+Older hosts know no more than whether there is such a choice, and their frontend begins with
+"randomize". The choice itself stays there: saved workflows have a value for it behind the seed's.
+"""
+
+
+def show(text: str, node: Any) -> None:
+    """Write a line under a node, where there is a browser to show it."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and node:
+        server.send_progress_text(text, str(node))
+
+
 def resolution_input() -> Any:
     return io.Combo.Input(
         "resolution",
@@ -60,6 +82,7 @@ def resolution_input() -> Any:
         default="automatic",
         tooltip="Which attention layers to look at: those whose side is this fraction of the "
         "latent's. Automatic takes the coarsest ones of at least 16×16 cells, as the paper does.",
+        **ADVANCED,
     )
 
 

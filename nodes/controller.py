@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
-from server import PromptServer
 
 from ..p2p_core.alignment import describe
 from ..p2p_core.edits import Refine
 from ..p2p_core.hosts.comfyui.conditioning import build_controller
-from .common import CATEGORY, Controller, Edit, optional_schema
+from .common import CATEGORY, Controller, Edit, optional_schema, show
 
 MAX_EDITS = 8
 
@@ -93,9 +92,9 @@ class P2PController(io.ComfyNode):
         alignments = [
             describe(encoded.controller.source, branch.edited, branch.spans) for branch in branches
         ]
-        PromptServer.instance.send_progress_text(texts, cls.hidden.unique_id)
+        show(texts, cls.hidden.unique_id)
         for chain, alignment in zip(chains, alignments, strict=True):
             for link in chain:
                 if isinstance(link.edit, Refine):
-                    PromptServer.instance.send_progress_text(alignment, link.node)
+                    show(alignment, link.node)
         return io.NodeOutput(encoded, texts, encoded.conditioning, "\n".join(alignments))

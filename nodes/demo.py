@@ -59,8 +59,10 @@ class P2PDemoImage(io.ComfyNode):
             "to be inverted and edited.",
             **optional_schema(search_aliases=["prompt to prompt", "demo", "example image"]),
             inputs=[
+                # It was called seed, which frontends change after every run. Saved workflows keep
+                # their picture: they hold values by place, and this is still the first.
                 io.Int.Input(
-                    "seed",
+                    "picture",
                     default=11,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
@@ -74,8 +76,8 @@ class P2PDemoImage(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, seed: int) -> io.NodeOutput:
-        rng = random.Random(seed)
+    def execute(cls, picture: int) -> io.NodeOutput:
+        rng = random.Random(picture)
         scene = sample_scene(rng)
-        picture = torch.from_numpy(render(scene).astype(np.float32) / 255)
-        return io.NodeOutput(picture[None], caption(scene, rng))
+        image = torch.from_numpy(render(scene).astype(np.float32) / 255)
+        return io.NodeOutput(image[None], caption(scene, rng))

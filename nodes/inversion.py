@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import comfy.model_management
 import comfy.samplers
 import folder_paths
 import latent_preview
 from comfy_api.latest import io
-from server import PromptServer
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ..p2p_core.hosts.comfyui.inverting import invert_latent
 from ..p2p_core.inversion.methods import METHODS, Options
 from ..p2p_core.inversion.null_text import Schedule
 from ..p2p_core.inversion.record import Inversion as Inverted
 from ..p2p_core.inversion.task import Progress
-from .common import CATEGORY, Inversion, fraction_input, optional_schema
+from .common import CATEGORY, FIXED, Inversion, fraction_input, optional_schema, show
 
 SUFFIX = ".p2p.safetensors"
 """What inversions are saved as, to find them again among other files."""
+
+ONLY_FOR = {
+    "seed": ("noise", "edit-friendly"),
+    "inner_steps": ("null-text",),
+    "early_stop": ("null-text",),
+    "learning_rate": ("null-text",),
+    "low_memory": (),
+}
+"""Of settings that other methods ignore, the methods whose inversion depends on them."""
+
+_MADE = WeakIdKeyDictionary()
+"""Latent images → {node: (what its inversion depends on, its negative, that inversion)}.
+
+The host makes a node anew whenever one of its values changes, also one that the method ignores, and
+keeps nothing by which the node could tell. This is all that is remembered between runs, the last
+inversion of each node, as long as its latent lives.
+"""
+
+
+def dependences(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Those of a node's settings that its inversion depends on."""
+    return tuple(
+        (name, value)
+        for name, value in settings.items()
+        if name not in ONLY_FOR or settings["method"] in ONLY_FOR[name]
+    )
 
 
 def told(inversion: Inverted) -> str:
@@ -140,7 +168,7 @@ class P2PNullTextInversion(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
+                    control_after_generate=FIXED,
                     tooltip="noise, edit-friendly: the seed of the noise that is added. Other "
                     "methods have none.",
                 ),
@@ -194,54 +222,75 @@ class P2PNullTextInversion(io.ComfyNode):
         vae: Any,
         latent: dict[str, Any],
         negative: Any,
-        source_prompt: str,
-        method: str,
-        steps: int,
-        cfg: float,
-        scheduler: str,
-        denoise: float,
-        inner_steps: int,
-        early_stop: float,
-        iterations: int,
-        proximal: float,
-        seed: int,
-        low_memory: bool,
         learning_rate: float = 3e-2,
+        **settings: Any,
     ) -> io.NodeOutput:
         node = cls.hidden.unique_id
-        show = latent_preview.prepare_callback(
-            model, steps * (1 + inner_steps * (method == "null-text"))
-        )
-
-        def watch(progress: Progress) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            show(progress.done, progress.image, progress.image, progress.total)
-            if progress.loss is not None:
-                PromptServer.instance.send_progress_text(f"loss {progress.loss:.1e}", node)
-
-        schedule = Schedule(inner_steps, learning_rate, early_stop)
-        inversion = invert_latent(
-            model,
-            clip,
-            source_prompt,
-            Options(method, schedule, iterations, proximal),
-            negative=negative,
-            latent=latent,
-            vae=vae,
-            steps=steps,
-            scheduler=scheduler,
-            denoise=denoise,
-            guidance=cfg,
-            seed=seed,
-            watch=watch,
-            low_memory=low_memory,
-        )
+        settings["learning_rate"] = learning_rate
+        made = _MADE.setdefault(latent["samples"], {})
+        batch = tuple(latent.get("batch_index") or ())
+        of = (ref(model), ref(clip), ref(vae), "noise_mask" in latent, batch, dependences(settings))
+        before, before_negative, inversion = made.get(node, (None, None, None))
+        if before != of or before_negative is not negative:
+            inversion = inverted(model, clip, vae, latent, negative, node, **settings)
+            made[node] = of, negative, inversion
         return _outputs(inversion, node)
+
+
+def inverted(
+    model: Any,
+    clip: Any,
+    vae: Any,
+    latent: dict[str, Any],
+    negative: Any,
+    node: Any,
+    *,
+    source_prompt: str,
+    method: str,
+    steps: int,
+    cfg: float,
+    scheduler: str,
+    denoise: float,
+    inner_steps: int,
+    early_stop: float,
+    iterations: int,
+    proximal: float,
+    seed: int,
+    low_memory: bool,
+    learning_rate: float,
+) -> Inverted:
+    """The inversion of a node's latent, its progress shown on the node."""
+    preview = latent_preview.prepare_callback(
+        model, steps * (1 + inner_steps * (method == "null-text"))
+    )
+
+    def watch(progress: Progress) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        preview(progress.done, progress.image, progress.image, progress.total)
+        if progress.loss is not None:
+            show(f"loss {progress.loss:.1e}", node)
+
+    return invert_latent(
+        model,
+        clip,
+        source_prompt,
+        Options(method, Schedule(inner_steps, learning_rate, early_stop), iterations, proximal),
+        negative=negative,
+        latent=latent,
+        vae=vae,
+        steps=steps,
+        scheduler=scheduler,
+        denoise=denoise,
+        guidance=cfg,
+        seed=seed,
+        watch=watch,
+        low_memory=low_memory,
+    )
 
 
 def _outputs(inversion: Inverted, node: Any) -> io.NodeOutput:
     report = told(inversion)
-    PromptServer.instance.send_progress_text(report, node)
+    show(report, node)
     return io.NodeOutput(
         inversion,
         inversion.prompt,
@@ -283,7 +332,7 @@ class P2PSaveInversion(io.ComfyNode):
         path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
         inversion.save(path)
         saved = str(Path(subfolder) / path.name)
-        PromptServer.instance.send_progress_text(saved, cls.hidden.unique_id)
+        show(saved, cls.hidden.unique_id)
         return io.NodeOutput(saved)
 
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..p2p_core.hosts.comfyui.sampling import EditGuider, sample
 from ..p2p_core.hosts.comfyui.viewing import Run as SamplingRun
-from .common import CATEGORY, Controller, Inversion, Run, optional_schema
+from .common import CATEGORY, FIXED, Controller, Inversion, Run, optional_schema
 
 
 def model_input() -> Any:
@@ -57,7 +57,7 @@ def noise_inputs() -> list[Any]:
             default=0,
             min=0,
             max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=True,
+            control_after_generate=FIXED,
             tooltip="The seed of the noise that source and edits share.",
         ),
         io.Int.Input("steps", default=30, min=1, max=10000, tooltip="How many sampling steps."),
