@@ -54,7 +54,9 @@ class P2PController(io.ComfyNode):
                 ),
                 io.String.Output(
                     display_name="edited_prompts",
-                    tooltip="The edited prompts, one a line, as the model reads them.",
+                    tooltip="The edited prompts as the model reads them, a text for each edit: a "
+                    "CLIP Text Encode connected here encodes each by itself.",
+                    is_output_list=True,
                 ),
                 io.Conditioning.Output(
                     display_name="positive",
@@ -88,11 +90,11 @@ class P2PController(io.ComfyNode):
             clip, source_prompt, [tuple(link.edit for link in chain) for chain in chains]
         )
         branches = encoded.controller.branches
-        texts = "\n".join(branch.edited.text for branch in branches)
+        texts = [branch.edited.text for branch in branches]
         alignments = [
             describe(encoded.controller.source, branch.edited, branch.spans) for branch in branches
         ]
-        show(texts, cls.hidden.unique_id)
+        show("\n".join(texts), cls.hidden.unique_id)
         for chain, alignment in zip(chains, alignments, strict=True):
             for link in chain:
                 if isinstance(link.edit, Refine):

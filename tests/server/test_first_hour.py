@@ -36,12 +36,10 @@ def node_of(prompt: Prompt, class_type: str) -> str:
 def pictures(server: Server, seen: Watched) -> dict[str, list[np.ndarray]]:
     """By node."""
     assert "execution_success" in seen.messages, seen.messages
-    identity = seen.messages["execution_success"]["prompt_id"]
-    outputs = server.get(f"/history/{identity}")[identity]["outputs"]
     return {
         node: [np.asarray(image) for image in server.images({node: output})]
-        for node, output in outputs.items()
-        if output.get("images")
+        for node, output in seen.outputs.items()
+        if output and output.get("images")
     }
 
 
@@ -90,3 +88,26 @@ def test_what_a_method_ignores_does_not_invert_again(server: Server) -> None:
     inputs.update(early_stop=1e-5)
     other = watch(server, prompt)
     assert any("loss" in line for line in other.texts[node])
+
+
+def test_each_edited_prompt_is_re_prompted_by_itself(server: Server) -> None:
+    """One picture an edit, each that of its own text alone; one edit is as it ever was."""
+    prompt = demo(server, "word_swap_demo")
+    swap, encode = node_of(prompt, "P2P_WordSwap"), by_type(prompt, "KSampler")["positive"][0]
+    (saved,) = (
+        name
+        for name, node in prompt.items()
+        if node["inputs"].get("filename_prefix") == "p2p_reprompt"
+    )
+    second = {"words": "circle", "replacement": "star"}
+    prompt["second"] = {**prompt[swap], "inputs": {**prompt[swap]["inputs"], **second}}
+    by_type(prompt, "P2P_Controller").update(edit_1=[swap, 0], edit_2=["second", 0])
+    both = pictures(server, watch(server, prompt))[saved]
+    texts = ("a blue circle on the grass", "a red star on the grass")
+    source = by_type(prompt, "P2P_Controller")["source_prompt"]
+    assert source == "a red circle on the grass"
+    assert len(both) == 2
+    for picture, text in zip(both, texts, strict=True):
+        prompt[encode]["inputs"].update(text=text)
+        (alone,) = pictures(server, watch(server, prompt))[saved]
+        assert np.array_equal(picture, alone)

@@ -112,11 +112,9 @@ def test_two_swaps_in_a_chain(server: Server, prompt: dict[str, Any]) -> None:
     second["inputs"].update(words="circle", replacement="star", edit=[swap, 0])
     prompt["second"] = second
     by_type(prompt, "P2P_Controller").update(edit_1=["second", 0], edit_2=[swap, 0])
-    # two edited prompts, a line each, are no single prompt for the plain picture
-    by_type(prompt, "KSampler").update(positive=by_type(prompt, "KSampler")["negative"])
     pictures = run(server, prompt)
     assert pictures["source"].shape[0] == 1
-    assert pictures["p2p"].shape[0] == 2
+    assert pictures["p2p"].shape[0] == pictures["reprompt"].shape[0] == 2
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,9 @@ class Watched:
     texts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Lines under nodes, by node."""
 
+    outputs: dict[str, Any] = field(default_factory=dict)
+    """What output nodes gave, by node; also of those that did not run again."""
+
     @property
     def cached(self) -> set[str]:
         """Nodes that the host did not run, as their outputs were there."""
@@ -60,6 +63,8 @@ async def _watch(server: Server, prompt: Mapping[str, Any]) -> Watched:
                 event = json.loads(message.data)
                 if event["data"].get("prompt_id") == said["prompt_id"]:
                     seen.messages[event["type"]] = event["data"]
+                    if event["type"] == "executed":
+                        seen.outputs[event["data"]["node"]] = event["data"]["output"]
                     if event["type"] in ENDS:
                         return seen
     raise AssertionError("the server closed the socket before the prompt ended")
