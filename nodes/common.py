@@ -31,12 +31,16 @@ class Link:
     edit: Any
     """A `p2p_core.edits.Edit` or a `LocalBlend`."""
     node: str
+    kind: str
+    """What the node is called."""
 
 
 def linked(chain: tuple[Link, ...], edit: Any, node: type[io.ComfyNode]) -> io.NodeOutput:
     """A node's output: the chain that came in, with its own edit at the end."""
     hidden: Any = node.hidden
-    return io.NodeOutput((*chain, Link(edit, "" if hidden is None else str(hidden.unique_id))))
+    name = "" if hidden is None else str(hidden.unique_id)
+    kind = node.define_schema().display_name.removeprefix("P2P ").partition(" (")[0]
+    return io.NodeOutput((*chain, Link(edit, name, kind)))
 
 
 RESOLUTIONS: dict[str, float | None] = {

@@ -7,9 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.alignment import describe
+from ..p2p_core.controller import ChainError
 from ..p2p_core.edits import Refine
 from ..p2p_core.hosts.comfyui.conditioning import build_controller
-from .common import CATEGORY, Controller, Edit, optional_schema, show
+from .common import CATEGORY, Controller, Edit, Link, optional_schema, show
 
 MAX_EDITS = 8
 
@@ -76,27 +77,44 @@ class P2PController(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, source_prompt: str, **edits: Any) -> io.NodeOutput:
-        chains = [
-            edits[f"edit_{n}"]
-            for n in range(1, MAX_EDITS + 1)
-            if edits.get(f"edit_{n}") is not None
-        ]
+        chains: dict[str, tuple[Link, ...]] = {
+            name: edits[name]
+            for name in (f"edit_{n}" for n in range(1, MAX_EDITS + 1))
+            if edits.get(name) is not None
+        }
         if not chains:
             raise ValueError(
                 "Expected at least one edit, got none. Connect a P2P Word Swap, Refine or "
                 "Reweight to edit_1; without edits the stock KSampler samples the prompt."
             )
-        encoded = build_controller(
-            clip, source_prompt, [tuple(link.edit for link in chain) for chain in chains]
-        )
+        try:
+            encoded = build_controller(
+                clip, source_prompt, [[link.edit for link in chain] for chain in chains.values()]
+            )
+        except ChainError as error:
+            name = list(chains)[error.chain]
+            raise ValueError(blamed(name, chains[name], error)) from error
         branches = encoded.controller.branches
         texts = [branch.edited.text for branch in branches]
         alignments = [
             describe(encoded.controller.source, branch.edited, branch.spans) for branch in branches
         ]
         show("\n".join(texts), cls.hidden.unique_id)
-        for chain, alignment in zip(chains, alignments, strict=True):
+        for chain, alignment in zip(chains.values(), alignments, strict=True):
             for link in chain:
                 if isinstance(link.edit, Refine):
                     show(alignment, link.node)
         return io.NodeOutput(encoded, texts, encoded.conditioning, "\n".join(alignments))
+
+
+def blamed(name: str, chain: tuple[Link, ...], error: ChainError) -> str:
+    """What is wrong with the edit at the input `name`, said with the node that it is about.
+
+    An error belongs to the node that was running when it came, and an edit's node has run before
+    its prompt was known: all that can be done for it is to write under it.
+    """
+    if error.link is None:
+        return f"{name}: {error}"
+    link = chain[error.link]
+    show(f"{error}", link.node)
+    return f"{name}, {link.kind}: {error}"

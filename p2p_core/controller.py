@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from math import lcm
@@ -14,10 +15,18 @@ from .alignment import Draft, Span, align, mapper
 from .edits import AUTOMATIC, Aligned, Edit, Joint, MapEdit, Reach, SelfInjection
 from .local_blend import LocalBlend
 from .schedules import Schedule, Window
-from .tokens import Prompt
+from .tokens import Prompt, shortened
 
-Chain = tuple[Edit | LocalBlend, ...]
+Chain = Sequence[Edit | LocalBlend]
 """Edits in order, each changing the text that the one before it left; at most one local blend."""
+
+
+class ChainError(ValueError):
+    """What is wrong with a chain of edits, and with which one of them; both count from 0."""
+
+    def __init__(self, message: str, chain: int = 0, link: int | None = None) -> None:
+        super().__init__(message)
+        self.chain, self.link = chain, link
 
 
 @dataclass(frozen=True)
@@ -252,8 +261,8 @@ class Controller:
 def plan(text: str, chains: Sequence[Chain], read: Callable[[str], Prompt]) -> Controller:
     """Resolve chains of edits against a source prompt; `read` tokenises a text.
 
-    Raises `ValueError` for an empty source or edited prompt and for edits that do not fit the
-    prompt.
+    Raises `ValueError` for an empty source prompt, and as a `ChainError` for an empty edited prompt
+    and for edits that do not fit the prompt.
 
     >>> from p2p_core.edits import WordSwap
     >>> from p2p_core.tokens import read_prompt
@@ -274,7 +283,9 @@ def plan(text: str, chains: Sequence[Chain], read: Callable[[str], Prompt]) -> C
             f"Expected a source prompt with words in it, got {text!r}. Describe the image to be "
             "edited; without words, only a Refine can begin a chain, and everything in it is new."
         )
-    return Controller(source, tuple(_branch(source, chain, read) for chain in chains))
+    return Controller(
+        source, tuple(_branch(source, number, chain, read) for number, chain in enumerate(chains))
+    )
 
 
 def _is_whole(link: Edit | LocalBlend) -> bool:
@@ -282,24 +293,36 @@ def _is_whole(link: Edit | LocalBlend) -> bool:
     return not isinstance(link, LocalBlend) and link.tokenwise
 
 
-def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Branch:
+@contextmanager
+def _of(chain: int, link: int) -> Generator[None]:
+    """What is wrong in here is wrong with this link of this chain."""
+    try:
+        yield
+    except ValueError as error:
+        raise ChainError(str(error), chain, link) from error
+
+
+def _branch(source: Prompt, number: int, chain: Chain, read: Callable[[str], Prompt]) -> Branch:
+    places = [n for n, link in enumerate(chain) if not isinstance(link, LocalBlend)]
     edits = [link for link in chain if not isinstance(link, LocalBlend)]
-    blends = [link for link in chain if isinstance(link, LocalBlend)]
+    blends = [(n, link) for n, link in enumerate(chain) if isinstance(link, LocalBlend)]
     if not edits or len(blends) > 1:
-        raise ValueError(
+        raise ChainError(
             f"Expected a chain of edits with at most one local blend, got {len(edits)} edit(s) and "
             f"{len(blends)} local blend(s). Start the chain with a Word Swap, Refine or Reweight, "
-            "and write all words of its mask into one Local Blend Mask."
+            "and write all words of its mask into one Local Blend Mask.",
+            number,
         )
     draft, present = Draft.of(source.text), source
     for index, edit in enumerate(edits):
-        draft = edit.rewrite(draft, present, index, read)
-        present = read(draft.text)
-        if not present.words:
-            raise ValueError(
-                f"The edits leave nothing of the prompt {source.text!r}. "
-                "Keep at least one word: an edited prompt cannot be empty."
-            )
+        with _of(number, places[index]):
+            draft = edit.rewrite(draft, present, index, read)
+            present = read(draft.text)
+            if not present.words:
+                raise ValueError(
+                    f"The edits leave nothing of the prompt {shortened(source.text)!r}. "
+                    "Keep at least one word: an edited prompt cannot be empty."
+                )
     spans = align(draft, source, present, [n for n, edit in enumerate(edits) if edit.tokenwise])
     columns = mapper(source, present, spans)
     holding = [edit for edit in edits if edit.holds] or edits
@@ -312,14 +335,16 @@ def _branch(source: Prompt, chain: Chain, read: Callable[[str], Prompt]) -> Bran
         if schedule is None and edit in holding:
             schedule = Schedule()
         acts = held > 0
-        for phrase in edit.phrases:
-            acts[present.tokens_of(phrase)] = True
-        windows, follows = _windows(schedule, present, acts)
+        with _of(number, places[index]):
+            for phrase in edit.phrases:
+                acts[present.tokens_of(phrase)] = True
+            windows, follows = _windows(schedule, present, acts)
         words = Aligned(source, present, spans, columns, index, held)
         acting.append(Acting(edit, words, windows, follows))
-    blend = blends[0] if blends else None
-    if blend is not None:
-        blend.columns(source, present)
+    blend = None
+    for place, blend in blends:
+        with _of(number, place):
+            blend.columns(source, present)
     modes = {edit.joint.mode for edit in edits} - {AUTOMATIC}
     if len(modes) > 1:
         raise ValueError(

@@ -6,6 +6,13 @@ import math
 import re
 
 from .schedules import Window
+from .tokens import shortened
+
+_VALUED = re.compile(r"(?P<word>.*?)\s*[:=]\s*(?P<value>[^:=]*)", re.DOTALL)
+"""A word and what is said of it, behind the last colon or equals sign."""
+
+_WEIGHT = re.compile(r"\(+(?P<word>.+):\s*(?P<value>[\d.]+)\s*\)+")
+"""A weight as prompts have it."""
 
 _WINDOW = re.compile(
     r"(?P<start>[\d.]+)\s*(?:-|–|to)\s*(?P<end>[\d.]+)(?:\s*fade\s*(?P<fade>[\d.]+))?"
@@ -24,25 +31,32 @@ def parse_words(text: str) -> tuple[str, ...]:
 def parse_factors(text: str, factor: float) -> tuple[tuple[str, float], ...]:
     """Read words with a number each, or with `factor` where they have none of their own.
 
-    Raises `ValueError` naming what is no number or has no word.
+    "tail=-1" says the same as "tail: -1". Raises `ValueError` naming what is no number or has no
+    word.
 
     >>> parse_factors("fluffy, tail: -1", 2.0)
     (('fluffy', 2.0), ('tail', -1.0))
     """
     factors: list[tuple[str, float]] = []
     for part in parse_words(text):
-        word, colon, value = (piece.strip() for piece in part.rpartition(":"))
-        if colon and not word:
+        if weight := _WEIGHT.fullmatch(part):
+            meant = f"{weight['word'].strip('( ')}: {weight['value']}"
             raise ValueError(
-                f"Expected a word before its factor, got {part!r} in {text!r}. "
+                f"Expected words with their factors, got {part!r}, a weight as prompts have it. "
+                f"Did you mean {meant!r}?"
+            )
+        word, value = _valued(part)
+        if value is not None and not word:
+            raise ValueError(
+                f"Expected a word before its factor, got {part!r} in {shortened(text)!r}. "
                 "Write such as 'fluffy: 2'."
             )
-        factors.append((word, _number(value, text)) if colon else (part, factor))
+        factors.append((part, factor) if value is None else (word, _number(value, text)))
     return tuple(factors)
 
 
 def parse_windows(text: str) -> tuple[tuple[str, Window], ...]:
-    """Read words with a window each: where it starts and ends, and how softly.
+    """Read words with a window each: where it starts and ends, and how softly; "wing=0-1", too.
 
     Raises `ValueError` naming the part that is no word with a window, and as `Window` does.
 
@@ -51,8 +65,8 @@ def parse_windows(text: str) -> tuple[tuple[str, Window], ...]:
     """
     windows: list[tuple[str, Window]] = []
     for part in parse_words(text):
-        word, _, value = (piece.strip() for piece in part.rpartition(":"))
-        match = _WINDOW.fullmatch(value)
+        word, value = _valued(part)
+        match = _WINDOW.fullmatch(value or "")
         if match is None or not word:
             raise ValueError(
                 f"Expected a word and its window, such as 'butterfly: 0-1' or "
@@ -75,6 +89,12 @@ def check_text(text: str) -> None:
         ) from None
 
 
+def _valued(part: str) -> tuple[str, str | None]:
+    """A word and the text of its value, None if it has none."""
+    match = _VALUED.fullmatch(part)
+    return (match["word"].strip(), match["value"].strip()) if match else (part, None)
+
+
 def _number(value: str, text: str) -> float:
     try:
         number = float(value)
@@ -82,6 +102,6 @@ def _number(value: str, text: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(
-            f"Expected a number, got {value!r} in {text!r}. Write one such as 1.5 or -2."
+            f"Expected a number, got {value!r} in {shortened(text)!r}. Write one such as 1.5 or -2."
         )
     return number

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, takewhile
 
 from .matching import matching
 
@@ -18,6 +19,9 @@ _BLOB = re.compile(r"\s*\S+")
 
 MOST_CHARACTERS, LONGEST_WORD, MOST_TOKENS = 20_000, 1_000, 2_048
 """Of a prompt: what is made of its tokens grows with their square, and that of a word's letters."""
+
+SHOWN_CHARACTERS, SHOWN_WORDS = 60, 20
+"""Of a prompt, in a message."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,21 @@ class Prompt:
     def find(self, phrase: str, occurrence: int = 1) -> range:
         """Find the words that spell `phrase`, whatever their case: their indices.
 
-        `occurrence` counts from 1.
-        Raises `ValueError` naming the prompt's words where the phrase is not there, or not that
-        often.
+        `occurrence` counts from 1; "phrase #2" is the second as well.
+        Raises `ValueError` where the phrase is not there, naming the words most like it or the
+        prompt's, or not that often, and for two different numbers.
         """
+        phrase, number = self._numbered(phrase)
+        if number is not None and occurrence not in (1, number):
+            raise ValueError(
+                f"Expected one number for the occurrence of {phrase!r}, got #{number} and "
+                f"{occurrence}. Leave one of them out."
+            )
+        occurrence = occurrence if number is None else number
         found = self._occurrences(phrase)
         if not 1 <= occurrence <= len(found):
             raise ValueError(
-                f"{phrase!r} occurs {len(found)} time(s) in the prompt {self.text!r}, "
+                f"{phrase!r} occurs {len(found)} time(s) in the prompt {shortened(self.text)!r}, "
                 f"but occurrence {occurrence} was asked for. Choose 1 to {len(found)}."
             )
         return found[occurrence - 1]
@@ -97,12 +108,8 @@ class Prompt:
         >>> prompt.tokens_of("a"), prompt.tokens_of("a #2"), prompt.tokens_of("A Dog")
         ([1, 4], [4], [4, 5])
         """
-        before, _, number = (part.strip() for part in phrase.rpartition("#"))
-        numbered = before and number.isdecimal()
-        if numbered and not self._spelled(split_words(phrase)):  # a prompt may say "room #5" itself
-            found = [self.find(before, int(number))]
-        else:
-            found = self._occurrences(phrase)
+        phrase, number = self._numbered(phrase)
+        found = self._occurrences(phrase) if number is None else [self.find(phrase, number)]
         return sorted({t for words in found for i in words for t in self.words[i].tokens})
 
     def place(self, words: range, emptied: bool = False) -> range:
@@ -139,8 +146,36 @@ class Prompt:
             raise ValueError(f"Expected a word of the prompt, got {phrase!r}. {self._vocabulary()}")
         found = self._spelled(wanted)
         if not found:
-            raise ValueError(f"{phrase!r} is not in the prompt {self.text!r}. {self._vocabulary()}")
+            near = self._nearest(phrase)
+            raise ValueError(
+                f"{shortened(phrase)!r} is not in the prompt. Did you mean {near!r}?"
+                if near
+                else f"{shortened(phrase)!r} is not in the prompt {shortened(self.text)!r}. "
+                + self._vocabulary()
+            )
         return found
+
+    def _numbered(self, phrase: str) -> tuple[str, int | None]:
+        """ "phrase #2" as the phrase and its number; a prompt may say "room #5" itself."""
+        before, _, number = (part.strip() for part in phrase.rpartition("#"))
+        if before and number.isdecimal() and not self._spelled(split_words(phrase)):
+            return before, int(number)
+        return phrase, None
+
+    def _nearest(self, phrase: str) -> str | None:
+        """The words of the prompt that are spelled most like a phrase which is not in it.
+
+        What stands beside letters (a comma, brackets, a weight) was not meant as a word.
+        """
+        pieces = split_words(phrase)
+        wanted = [piece for piece in pieces if any(map(str.isalpha, piece))] or pieces
+        runs: dict[str, str] = {}
+        for size in range(1, len(wanted) + 1):
+            for i in range(len(self.words) - size + 1):
+                run = " ".join(word.text for word in self.words[i : i + size])
+                runs.setdefault(run.casefold(), run)
+        near = get_close_matches(" ".join(wanted).casefold(), runs, n=1)
+        return runs[near[0]] if near else None
 
     @cached_property
     def _pieces(self) -> tuple[list[str], list[int]]:
@@ -159,7 +194,39 @@ class Prompt:
         return list(dict.fromkeys(range(owner[i], owner[i + size - 1] + 1) for i in starts))
 
     def _vocabulary(self) -> str:
-        return "Its words are: " + ", ".join(word.text for word in self.words) + "."
+        words = [word.text for word in self.words]
+        more = f", … ({len(words)} in all)" if len(words) > SHOWN_WORDS else ""
+        return f"Its words are: {', '.join(words[:SHOWN_WORDS])}{more}."
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, as much as a message has room for.
+
+    >>> shortened("a red circle on the grass")
+    'a red circle on the grass'
+    """
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    return text[: SHOWN_CHARACTERS - 2].rpartition(" ")[0] + " …"
+
+
+def parted(text: str, other: str, around: int = 2) -> tuple[str, str]:
+    """Where two texts differ, with some words around it, of one and of the other.
+
+    >>> parted("a photo of a red circle on the grass", "a photo of a blue star on the grass")
+    ('… of a red circle on the …', '… of a blue star on the …')
+    """
+    ours, theirs = text.split(), other.split()
+    head = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))))
+    rest = zip(ours[head:][::-1], theirs[head:][::-1], strict=False)
+    tail = len(list(takewhile(lambda pair: pair[0] == pair[1], rest)))
+
+    def part(words: list[str]) -> str:
+        start, end = max(head - around, 0), min(len(words) - tail + around, len(words))
+        before, after = "… " if start else "", " …" if end < len(words) else ""
+        return shortened(before + " ".join(words[start:end]) + after)
+
+    return part(ours), part(theirs)
 
 
 def split_words(text: str) -> list[str]:

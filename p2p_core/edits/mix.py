@@ -28,8 +28,7 @@ class Mix:
     schedule: Schedule = field(default_factory=lambda: Schedule(Window(0.0, 0.8)))
     self_injection: SelfInjection = field(default_factory=lambda: SelfInjection(Window(0.0, 0.4)))
     joint: Joint = field(default_factory=Joint)
-    holds: bool = field(default=True, init=False)
-    tokenwise: bool = field(default=False, init=False)
+    holds, tokenwise = True, False
 
     def __post_init__(self) -> None:
         if not 0 <= self.degree <= 1:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..alignment import Draft, Span, revise
 from ..schedules import Schedule, Window
-from ..tokens import Prompt
+from ..tokens import Prompt, shortened
 from .base import Aligned, Joint, Read, SelfInjection
 from .map_edit import MapEdit
 
@@ -35,7 +35,7 @@ class Refine:
         if not self.prompt.strip():
             raise ValueError(
                 f"Expected the edited prompt, got {self.prompt!r}. Write it out in full, "
-                f"such as the source prompt {present.text!r} with a word added."
+                f"such as the source prompt {shortened(present.text)!r} with a word added."
             )
         return revise(draft, present, read(self.prompt.strip()), index)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..alignment import Draft, Span
 from ..schedules import Schedule, Window
-from ..tokens import Prompt, split_words
+from ..tokens import Prompt, parted, split_words
 from .base import Aligned, Joint, Read, SelfInjection
 from .map_edit import MapEdit
 
@@ -49,8 +49,9 @@ class WordSwap:
             if left != kept or (text.strip() and not new):
                 raise ValueError(
                     f"Expected a replacement that leaves the prompt's other words and their "
-                    f"weights as they are, got {self.replacement!r}, which makes {draft.text!r} of "
-                    f"it. Write brackets in pairs, those meant as such as \\( and \\)."
+                    f"weights as they are, got {self.replacement!r}, which makes "
+                    f"{parted(present.text, draft.text)[1]!r} of it. Write brackets in pairs, "
+                    "those meant as such as \\( and \\)."
                 )
         return draft
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..tokens import parted, shortened
 from . import storage
 from .task import Found
 
@@ -137,15 +138,17 @@ class Inversion:
         """Raises `ValueError` if `probe` is not of the model that the inversion was made with."""
         if not _alike(self.probe, probe):
             raise ValueError(
-                f"Expected the model that the inversion of {self.prompt!r} was made with, got "
-                "another. Load that model, with the same LoRAs, or invert the image with this one."
+                f"Expected the model that the inversion of {shortened(self.prompt)!r} was made "
+                "with, got another. Load that model, with the same LoRAs, or invert the image with "
+                "this one."
             )
 
     def check_texts(self, prompt: str, source: Tensor, negative: Tensor) -> None:
         """Raises `ValueError` for other words or embeddings, float[rows tokens channels]."""
         if prompt != self.prompt:
+            own, given = parted(self.prompt, prompt)
             raise ValueError(
-                f"Expected the source prompt of the inversion, {self.prompt!r}, got {prompt!r}. "
+                f"Expected the source prompt of the inversion, {own!r}, got {given!r}. "
                 "Use the inversion's own source prompt for editing."
             )
         for name, own, given in (

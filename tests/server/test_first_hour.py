@@ -111,3 +111,29 @@ def test_each_edited_prompt_is_re_prompted_by_itself(server: Server) -> None:
         prompt[encode]["inputs"].update(text=text)
         (alone,) = pictures(server, watch(server, prompt))[saved]
         assert np.array_equal(picture, alone)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"words": "rad"}, "'rad' is not in the prompt. Did you mean 'red'?"),
+        ({"words": "(red:1.4)"}, "'(red:1.4)' is not in the prompt. Did you mean 'red'?"),
+        ({"words": "circle #2"}, "occurs 1 time(s) in the prompt"),
+        ({"word_windows": "blu: 0-1"}, "'blu' is not in the prompt. Did you mean 'blue'?"),
+    ],
+)
+def test_a_mistake_is_told_of_the_edit_that_it_is_in(
+    inputs: dict[str, Any], said: str, server: Server
+) -> None:
+    """By the error, which the host has of the controller, and under the edit's own node."""
+    prompt = demo(server, "word_swap_demo")
+    swap, controller = node_of(prompt, "P2P_WordSwap"), node_of(prompt, "P2P_Controller")
+    prompt["second"] = {**prompt[swap], "inputs": {**prompt[swap]["inputs"], **inputs}}
+    by_type(prompt, "P2P_Controller").update(edit_2=["second", 0])
+    seen = watch(server, prompt)
+    error = seen.messages["execution_error"]
+    assert error["node_id"] == controller, error
+    assert error["exception_message"].startswith("edit_2, Word Swap: ")
+    assert said in error["exception_message"]
+    assert said in seen.texts["second"][-1]
+    assert swap not in seen.texts

@@ -4,6 +4,7 @@ Chains are drawn at random together with what became of every word. The oracle k
 windows and token counts from there; it asks the code under test for nothing.
 """
 
+import pickle
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,8 +15,9 @@ from oracle import attention, explicit_maps, output_of
 from text_tokenizers import chunks_of_three, reader
 
 from p2p_core.attention import CrossEdit, RowEdit
-from p2p_core.controller import Rows, plan
+from p2p_core.controller import ChainError, Rows, plan
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
+from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window
 
 PIXELS, CHANNELS = 3, 4
@@ -311,3 +313,23 @@ def test_reweights_alone_hold_the_source_each_in_its_own_window():
     cells = [Cell((word,), (word,)) for word in ("a", "cat", "if")]
     for progress in (0.0, 0.4, 0.6, 0.9):
         check(["a", "cat", "if"], [Case(cells, chain)], 75, 2, progress)
+
+
+@pytest.mark.parametrize(
+    ("bad", "link"),
+    [
+        ((WordSwap("sun", "moon"),), 1),
+        ((LocalBlend(("big",)), Reweight((("lamb", 2.0),))), 2),
+        ((Reweight((("big", 2.0),)), LocalBlend(edited_words=("cat",))), 2),
+        ((WordSwap("big", "old", schedule=Schedule(words=(("big", Window()),))),), 1),
+        ((LocalBlend(("big",)), LocalBlend(("cat",))), None),
+    ],
+)
+def test_what_is_wrong_says_with_which_edit(bad, link):
+    """Also after it came from another process."""
+    good = WordSwap("cat", "dog")
+    with pytest.raises(ChainError) as failure:
+        plan("a big cat", [(good,), (good, *bad)], reader())
+    for error in (failure.value, pickle.loads(pickle.dumps(failure.value))):
+        assert (error.chain, error.link) == (1, link)
+        assert str(error) == str(failure.value)

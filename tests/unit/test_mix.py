@@ -77,6 +77,16 @@ def test_words_of_several_pieces_and_of_an_earlier_edit():
     assert branch.at(0.0).map_edit.keep[house] == 1.0
 
 
+def test_a_numbered_word_is_mixed_as_by_its_occurrence():
+    text = "a cat and a cat on the grass"
+    one, other = (
+        plan(text, [(mix,)], reader()).branches[0]
+        for mix in (Mix("cat #2", "big dog", 0.25), Mix("cat", "big dog", 0.25, occurrence=2))
+    )
+    assert one.edited.text == "a cat and a cat big dog on the grass"
+    assert torch.equal(one.at(0.0).map_edit.inject, other.at(0.0).map_edit.inject)
+
+
 @pytest.mark.parametrize("degree", [-0.1, 1.1, float("nan")])
 def test_other_degrees_are_refused(degree):
     with pytest.raises(ValueError, match="Expected a degree from 0"):

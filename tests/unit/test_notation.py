@@ -23,6 +23,18 @@ def test_a_factor_that_is_no_number(value):
         parse_factors(f"cat: {value}", 1.0)
 
 
+def test_an_equals_sign_is_a_colon():
+    assert parse_factors("striped=3, tail = -1, cat #2: 2", 1.0) == parse_factors(
+        "striped: 3, tail: -1, cat #2=2", 1.0
+    )
+    assert parse_windows("wing=0-1") == parse_windows("wing: 0-1")
+
+
+def test_a_weight_of_a_prompt_is_no_factor():
+    with pytest.raises(ValueError, match=r"got '\(red:1\.4\)'.* Did you mean 'red: 1\.4'\?"):
+        parse_factors("(red:1.4)", 1.0)
+
+
 def test_windows():
     assert parse_windows("butterfly: 0-1, wing: 0.2 to 0.8 fade 0.1") == (
         ("butterfly", Window(0, 1)),

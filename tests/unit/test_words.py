@@ -16,7 +16,7 @@ from p2p_core.controller import Controller, Rows, plan
 from p2p_core.edits import Refine, SelfInjection, WordSwap
 from p2p_core.matching import matching
 from p2p_core.schedules import Schedule, Window
-from p2p_core.tokens import Segment, check_size, read_prompt, split_words
+from p2p_core.tokens import Segment, check_size, parted, read_prompt, split_words
 
 TEXTS = st.text(max_size=300)
 LONG = st.lists(
@@ -140,6 +140,47 @@ def test_find_by_case_occurrence_and_phrase():
 def test_words_that_are_not_there(phrase, occurrence, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         reader()("a cat").find(phrase, occurrence)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "meant"),
+    [
+        ("rad", "Red"),
+        ("cats", "cat"),
+        ("cat,", "cat"),
+        ("(red:1.4)", "Red"),
+        ("striped=3", "striped"),
+        ("stripped cat", "striped cat"),
+    ],
+)
+def test_the_nearest_words_are_named(phrase, meant):
+    said = f"{phrase!r} is not in the prompt. Did you mean {meant!r}?"
+    with pytest.raises(ValueError, match=re.escape(said) + "$"):
+        reader()("a Red and striped cat on the grass").find(phrase)
+
+
+def test_a_long_prompt_is_not_repeated_whole():
+    prompt = reader()(" ".join(f"word{n}" for n in range(100)))
+    for phrase, occurrence in (("dog", 1), ("word7", 2)):
+        with pytest.raises(ValueError, match=phrase) as failure:
+            prompt.find(phrase, occurrence)
+        assert len(str(failure.value)) < 400
+    with pytest.raises(ValueError, match=r"word19, … \(100 in all\)\."):
+        prompt.find("dog")
+
+
+def test_an_occurrence_by_its_number():
+    prompt = reader()("a cat and a cat in room #2")
+    assert prompt.find("cat #2") == prompt.find("cat", 2) == prompt.find("cat #2", 2)
+    assert prompt.find("room #2") == range(6, 9)
+    with pytest.raises(ValueError, match="one number for the occurrence of 'cat', got #2 and 3"):
+        prompt.find("cat #2", 3)
+
+
+@given(text=st.text(max_size=60), other=st.text(max_size=60))
+def test_where_two_texts_differ_is_a_part_of_them(text, other):
+    for part, whole in zip(parted(text, other), (text, other), strict=True):
+        assert part.removeprefix("… ").removesuffix(" …").strip() in " ".join(whole.split())
 
 
 def test_positions_must_match_tokens():
