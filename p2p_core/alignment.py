@@ -248,6 +248,14 @@ def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
             [0.0000, 0.0000, 0.0000, 0.0000, 1.0000],
             [0.0000, 0.0000, 0.0000, 0.0000, 0.0000]])
     """
+    if source.sequences or edited.sequences:
+        whole = torch.zeros(source.length, edited.length)
+        for rows, columns, one, other in zip(
+            source.sequences, edited.sequences, source.parts, edited.parts, strict=True
+        ):
+            own = mapper(one, other, spans)
+            whole[rows.start : rows.stop, columns.start : columns.stop] = own
+        return whole
     matrix = torch.zeros(source.length, edited.length)
     for span in spans:
         for rows, columns in _token_runs(source, edited, span):
@@ -255,7 +263,7 @@ def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:
                 matrix[rows, columns] = 1.0
             elif rows and columns:
                 matrix[torch.tensor(rows)[:, None], torch.tensor(columns)] = 1.0 / len(columns)
-    first = edited.words[0].tokens[0]
+    first = min((t for word in edited.words for t in word.tokens), default=0)
     (start, end, padding), (to_start, to_end, to_padding) = (
         _special_blocks(prompt, first) for prompt in (source, edited)
     )

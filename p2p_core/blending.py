@@ -111,8 +111,7 @@ def _columns(controller: Controller, rows: Rows, branch: int, wanted: LocalBlend
     source, edited = controller.source, controller.branches[branch].edited
     columns = torch.zeros(rows.total, 3, controller.length)
     for look, own in enumerate(wanted.columns(source, edited)):
-        copies = controller.length // len(own.words)
         block = (rows.source_block, rows.block(branch))[look]
-        columns[block, look] = own.words.repeat(copies)
-        columns[block, 2] = own.subtract.repeat(copies)
+        columns[block, look] = controller.fitted(own.words)
+        columns[block, 2] = controller.fitted(own.subtract)
     return columns

@@ -29,6 +29,17 @@ class CallEdits:
     progress: float
     tokens: int
 
+    def padded(self) -> dict[int, int]:
+        """Rows whose text ends before the call's, and how many tokens it has."""
+        return {
+            start + row: prompt.length
+            for controller, rows, start in self.parts
+            if not controller.repeats
+            for block, prompt in zip(rows.blocks, controller.prompts, strict=True)
+            for row in range(rows.total)[block]
+            if prompt.length < self.tokens
+        }
+
     def covered(self, block: int, kinds: Sequence[str]) -> Hashable:
         """Which edits act in a block, see `Controller.covered`; as many, the same rows."""
         return tuple(controller.covered(block, kinds) for controller, _, _ in self.parts)

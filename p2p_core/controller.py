@@ -219,8 +219,20 @@ class Controller:
 
     @property
     def length(self) -> int:
-        """The tokens of the batch that holds all prompts: shorter ones are repeated up to it."""
-        return lcm(*(prompt.length for prompt in self.prompts))
+        """Tokens of the batch that holds all prompts: shorter ones are repeated or padded to it."""
+        lengths = [prompt.length for prompt in self.prompts]
+        return lcm(*lengths) if self.repeats else max(lengths)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether shorter prompts are repeated; else they are padded with what is masked."""
+        return all(prompt.repeats for prompt in self.prompts)
+
+    def fitted(self, values: Tensor) -> Tensor:
+        """A prompt's values, float[its tokens], for the batch's length: as it is made longer."""
+        if self.repeats:
+            return values.repeat(self.length // len(values))
+        return torch.cat([values, values.new_zeros(self.length - len(values))])
 
     def weights(self, progress: float) -> tuple[tuple[float, ...], ...]:
         """Collect all that the branches' moments depend on; equal weights, equal moments."""
@@ -243,7 +255,7 @@ class Controller:
         `block` and `kinds` as in `Branch.at`. Raises `ValueError` if `length` is no multiple of the
         controller's own.
         """
-        if length % self.length:
+        if length % self.length or (length != self.length and not self.repeats):
             raise ValueError(
                 f"Expected a conditioning of a multiple of {self.length} tokens, got {length}. "
                 "Give the sampler the controller's own conditioning, not one that was cut or "
@@ -252,9 +264,13 @@ class Controller:
         moments: list[Moment] = []
         for branch in self.branches:
             moment = branch.at(progress, block, kinds)
-            source, edited = length // self.source.length, length // branch.edited.length
-            tiled = moment.map_edit.tiled(source, edited).to(dtype)
-            moments.append(replace(moment, map_edit=tiled))
+            now, ends = moment.map_edit, (self.source.length, branch.edited.length)
+            long = (
+                now.tiled(*(length // end for end in ends))
+                if self.repeats
+                else now.padded(*(length - end for end in ends))
+            )
+            moments.append(replace(moment, map_edit=long.to(dtype)))
         return moments
 
 

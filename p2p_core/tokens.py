@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache, cached_property
 from itertools import accumulate, pairwise, takewhile
@@ -68,6 +68,68 @@ class Prompt:
     length: int
     brackets: tuple[range, ...] = ()
     """Characters of every pair of brackets that weighs the words in it, its weight included."""
+    sequences: tuple[range, ...] = ()
+    """Positions of each of several encoders' tokens, one after the other; none: of one."""
+    repeats: bool = True
+    """Whether a host repeats it to the length of another, or pads it."""
+
+    @property
+    def parts(self) -> tuple[Prompt, ...]:
+        """As each of its encoders sees it."""
+        if not self.sequences:
+            return (self,)
+        return tuple(
+            replace(
+                self,
+                words=tuple(
+                    replace(
+                        word,
+                        tokens=tuple(t - own.start for t in word.tokens if t in own),
+                        ids=tuple(
+                            one for t, one in zip(word.tokens, word.ids, strict=True) if t in own
+                        ),
+                    )
+                    for word in self.words
+                ),
+                length=len(own),
+                sequences=(),
+            )
+            for own in self.sequences
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Prompt]) -> Prompt:
+        """One prompt as several encoders see it, whose tokens stand one after the other.
+
+        Raises `ValueError` where they see other words.
+        """
+        first, starts = parts[0], [*accumulate((part.length for part in parts), initial=0)]
+        spelled = {tuple((word.start, word.end) for word in part.words) for part in parts}
+        if len(spelled) > 1:
+            raise ValueError(
+                f"Expected tokenizers that agree on the words of {shortened(first.text)!r}, got "
+                "such that do not. Write words apart, and leave embeddings out."
+            )
+        words = [
+            replace(
+                some[0],
+                tokens=tuple(
+                    t + start
+                    for word, start in zip(some, starts, strict=False)
+                    for t in word.tokens
+                ),
+                ids=tuple(one for word in some for one in word.ids),
+            )
+            for some in zip(*(part.words for part in parts), strict=True)
+        ]
+        ends = [range(a, b) for a, b in pairwise(starts)]
+        return replace(
+            first,
+            words=tuple(words),
+            length=starts[-1],
+            sequences=tuple(ends) if len(parts) > 1 else (),
+            repeats=all(part.repeats for part in parts),
+        )
 
     def find(self, phrase: str, occurrence: int = 1) -> range:
         """Find the words that spell `phrase`, whatever their case: their indices.

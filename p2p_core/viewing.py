@@ -39,7 +39,7 @@ class Viewing:
                 at = looks.setdefault(word.casefold(), len(looks))
                 if at >= columns.shape[1]:
                     columns = torch.cat([columns, torch.zeros_like(columns[:, :1])], dim=1)
-                repeated = found.repeat(controller.length // prompt.length)
+                repeated = controller.fitted(found)
                 columns[block, at] = repeated
                 named += [(row, word, at) for row in range(rows.total)[block]]
         named.sort(key=lambda one: one[0])

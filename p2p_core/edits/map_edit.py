@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -81,6 +82,14 @@ class MapEdit:
             self.inject.repeat(source, edited) / edited,
             self.keep.repeat(edited),
             self.equalizer.repeat(edited),
+        )
+
+    def padded(self, source: int, edited: int) -> MapEdit:
+        """The same for prompts with so many tokens more, which keep their own attention."""
+        return MapEdit(
+            F.pad(self.inject, (0, edited, 0, source)),
+            F.pad(self.keep, (0, edited), value=1.0),
+            F.pad(self.equalizer, (0, edited), value=1.0),
         )
 
     def to(self, dtype: torch.dtype) -> MapEdit:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from comfy.utils import resize_to_batch_size
 from torch import Tensor
 
 from ...attention_maps import WordMaps
 from ...controller import Chain, Controller, Rows, plan
 from ...inversion.task import Found
+from ...tokens import check_size
 from .guarding import guarded, unguarded
-from .prompts import read
+from .prompts import Columns, read
 
 CONTROLLER_KEY = "p2p_controller"
 """Marks conditioning that a controller made, one row per prompt: the entry holds the controller."""
@@ -86,7 +88,10 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
             "Expected a CLIP, got none: the checkpoint has no text encoder. "
             "Load one with a CLIP loader."
         )
-    controller = plan(source_prompt, chains, lambda text: read(clip, text))
+    encode = cache(lambda text: clip.encode_from_tokens_scheduled(clip.tokenize(text)))
+    check_size(source_prompt)
+    columns = Columns.of(clip, source_prompt, encode(source_prompt)[0][0].shape[1])
+    controller = plan(source_prompt, chains, lambda text: read(clip, text, columns))
     lengths = sorted({prompt.length for prompt in controller.prompts})
     if controller.length > REPEATED * lengths[-1]:
         raise ValueError(
@@ -95,10 +100,7 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
             f"{controller.length} only. Bring the edited prompts closer to the source prompt's "
             "length, or give each edit a controller of its own."
         )
-    encoded = [
-        clip.encode_from_tokens_scheduled(clip.tokenize(prompt.text))
-        for prompt in controller.prompts
-    ]
+    encoded = [encode(prompt.text) for prompt in controller.prompts]
     for prompt, entries in zip(controller.prompts, encoded, strict=True):
         for cond, _ in entries:
             if cond.shape[1] != prompt.length:
@@ -107,16 +109,18 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
                     f"{prompt.length}, got {cond.shape[1]}. A patch such as NegPip makes others "
                     "of them, whose words cannot be told: take it off the CLIP."
                 )
-    stacked = [_stack(list(entries), controller.length) for entries in zip(*encoded, strict=True)]
+    stacked = [_stack(list(entries), controller) for entries in zip(*encoded, strict=True)]
     return EncodedController.of(controller, stacked)
 
 
-def _stack(entries: list[list[Any]], length: int) -> list[Any]:
-    """Entries of one row each → one entry of as many rows.
-
-    Texts are repeated to `length` tokens as the host does.
-    """
-    cond = torch.cat([entry[0].repeat(1, length // entry[0].shape[1], 1) for entry in entries])
+def _stack(entries: list[list[Any]], controller: Controller) -> list[Any]:
+    """Stack entries of one row each to one of as many rows, their texts made of one length."""
+    length = controller.length
+    conds = [entry[0] for entry in entries]
+    if controller.repeats:  # as the host does
+        cond = torch.cat([one.repeat(1, length // one.shape[1], 1) for one in conds])
+    else:
+        cond = torch.cat([F.pad(one, (0, 0, 0, length - one.shape[1])) for one in conds])
     extra = dict(entries[0][1])
     for key, value in extra.items():
         if (

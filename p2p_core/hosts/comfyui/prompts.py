@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from comfy.sd1_clip import escape_important, parse_parentheses, unescape_important
@@ -14,27 +16,85 @@ _ESCAPED = (escape_important("\\("), escape_important("\\)"))
 """What the host makes of brackets that are meant as such: as many characters as are written."""
 
 
-def read(clip: Any, text: str) -> Prompt:
-    """Read the words of `text` and their tokens, as this CLIP sees them.
+@dataclass(frozen=True)
+class Columns:
+    """Which of a text encoder's tokens stand in its conditioning.
 
-    Weights, brackets, embeddings and 75-token chunks included. Raises `ValueError` for a text that
-    is too long, or whose brackets stand too deep in each other.
+    Several encoders' may stand one after the other; a template before the text may be cut off.
+    """
+
+    keys: tuple[str, ...]
+    """Names of the host's tokenizers."""
+    cut: int = 0
+    """Tokens at the beginning that the conditioning lacks."""
+
+    @classmethod
+    def of(cls, clip: Any, text: str, length: int) -> Columns | None:
+        """Find those of a conditioning of `length` tokens, made of the text; None if none fit."""
+        lengths = {
+            key: sum(map(len, chunks))
+            for key, chunks in clip.tokenize(text).items()
+            if _encodes(clip.cond_stage_model, key)
+        }
+        names = list(lengths)
+        for keys in (*((name,) for name in names), (names[0], names[-1])):
+            if sum(lengths[key] for key in keys) == length:
+                return cls(keys)
+        if len(names) == 1 and lengths[names[0]] > length and not _chunked(clip, names[0]):
+            return cls((names[0],), lengths[names[0]] - length)
+        return None
+
+
+def read(clip: Any, text: str, columns: Columns | None = None) -> Prompt:
+    """Find the words of `text` and their tokens, as this CLIP sees them.
+
+    Weights, brackets, embeddings and 75-token chunks included. `columns` are those of its
+    conditioning, else those of its first tokenizer. Raises `ValueError` for a text that is too
+    long, or whose brackets stand too deep in each other.
     """
     check_size(text)
+    columns = columns or Columns((next(iter(clip.tokenize(text))),))
     try:
-        own, length = _tokens(clip, text)
-        segments, brackets = segments_of(text, weights=_reads_weights(clip))
+        parts = [_read(clip, text, key) for key in columns.keys]
     except RecursionError as error:
         raise ValueError(
             "Expected brackets that stand in each other a few times, got hundreds of them. "
             "Write the weight as a number, such as (cat:1.5)."
         ) from error
+    prompt = Prompt.joined(parts)
+    if not columns.cut:
+        return prompt
+    words = tuple(
+        replace(word, tokens=tuple(t - columns.cut for t in word.tokens)) for word in prompt.words
+    )
+    return replace(prompt, words=words, length=prompt.length - columns.cut)
+
+
+def _read(clip: Any, text: str, key: str) -> Prompt:
+    """As one of its tokenizers sees it."""
+    around = [token for token, word in _flat(clip, "", key) if word != 0]
+    own, length = _tokens(clip, text, key, around)
+    segments, brackets = segments_of(text, weights=_reads_weights(clip, key))
 
     def alone(piece: str) -> list[Any]:
-        return list(_tokens(clip, piece.replace("(", "\\(").replace(")", "\\)"))[0].values())
+        piece = piece.replace("(", "\\(").replace(")", "\\)")
+        return list(_tokens(clip, piece, key, around)[0].values())
 
     content, positions = list(own.values()), list(own)
-    return read_prompt(text, content, positions, length, alone, segments, brackets)
+    prompt = read_prompt(text, content, positions, length, alone, segments, brackets)
+    return replace(prompt, repeats=_chunked(clip, key))
+
+
+def _encodes(stage: Any, key: str) -> bool:
+    """Whether a text encoder of the host has the model that a tokenizer is for."""
+    return getattr(stage, f"clip_{key}", getattr(stage, key, stage)) is not None
+
+
+def _chunked(clip: Any, key: str) -> bool:
+    """Whether a tokenizer fills up to chunks of a length: a CLIP's."""
+    tokenizer = getattr(clip, "tokenizer", None)
+    own = getattr(tokenizer, f"clip_{key}", getattr(tokenizer, key, tokenizer))
+    return bool(getattr(own, "pad_to_max_length", True))
 
 
 def segments_of(text: str, weights: bool = True) -> tuple[list[Segment], list[range]]:
@@ -84,16 +144,37 @@ def _unescaped(start: int, text: str) -> Segment:
     return Segment("".join(characters), (*at, start + len(text)))
 
 
-def _reads_weights(clip: Any) -> bool:
+def _reads_weights(clip: Any, key: str) -> bool:
     """Whether this CLIP's tokenizer takes brackets for weights; some take them as they stand."""
-    return _tokens(clip, "(a:1.5)") == _tokens(clip, "a")
+    return _flat(clip, "(a:1.5)", key) == _flat(clip, "a", key)
 
 
-def _tokens(clip: Any, text: str) -> tuple[dict[int, Any], int]:
-    """Position → token of the text itself, and the length with special tokens and padding."""
-    chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
-    flat = [entry for chunk in chunks for entry in chunk]
-    return {i: _token_key(token) for i, (token, _, word) in enumerate(flat) if word != 0}, len(flat)
+def _tokens(clip: Any, text: str, key: str, around: Sequence[Any]) -> tuple[dict[int, Any], int]:
+    """Position → token of the text itself, and the length with special tokens and padding.
+
+    `around` are the tokens that a tokenizer writes around every text, as chat models are used to.
+    """
+    flat = _flat(clip, text, key)
+    words = {i: token for i, (token, word) in enumerate(flat) if word != 0}
+    if around:
+        before = _shared([token for token, _ in flat], around)
+        ids = list(words.values())
+        after = _shared(ids[::-1], around[before:][::-1])
+        places = list(words)
+        words = {place: words[place] for place in places[before : len(places) - after]}
+    return words, len(flat)
+
+
+def _flat(clip: Any, text: str, key: str) -> list[tuple[Any, int]]:
+    """Tokens of a text, all chunks one after the other, and which word each is of; 0: of none."""
+    chunks = clip.tokenize(text, return_word_ids=True)[key]
+    return [(_token_key(token), word) for chunk in chunks for token, _, word in chunk]
+
+
+def _shared(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """How many elements two sequences both begin with."""
+    pairs = zip(a, b, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _token_key(token: Any) -> Any:

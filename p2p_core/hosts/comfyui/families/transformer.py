@@ -89,6 +89,8 @@ class Prepared:
     """Of every block."""
     pooled: tuple[tuple[int, int], ...]
     """(row, source row): whose vector of the whole prompt is the source's now."""
+    padded: dict[int, int] = field(hash=False)
+    """Rows whose text ends before the call's, and how many tokens it has."""
 
 
 @dataclass
@@ -147,8 +149,9 @@ class Transformer:
                 alike[covered] = JointEdit.of(rows, latent.shape[0], latent.device)
                 pooled |= {row.row: row.source for row in rows if row.reaches}
             blocks.append(alike[covered])
-        found = any(block is not None for block in blocks)
-        return Prepared(tuple(blocks), tuple(pooled.items())) if found else None
+        padded = edits.padded()
+        found = padded or any(block is not None for block in blocks)
+        return Prepared(tuple(blocks), tuple(pooled.items()), padded) if found else None
 
     def conditions(self, prepared: Prepared | None, given: dict[str, Any]) -> dict[str, Any]:
         """What else the network gets, see `Family`: the prompt's vector as edits have it."""
@@ -175,6 +178,7 @@ class Transformer:
         start = self.before + ceil(tokens / self.multiple) * self.multiple
         theirs = options.get(OVERRIDE)
         watched = set(self.kind.clean(len(self.kinds)))
+        padded = prepared.padded if prepared is not None else {}
 
         def override(
             attention: Callable[..., Tensor],
@@ -191,7 +195,10 @@ class Transformer:
             ours = attention if theirs is None else partial(theirs, attention)
             settings = {"attn_precision": attn_precision, "skip_reshape": skip_reshape, **named}
             length = q.shape[-2]
-            joint = q.shape[0] == latent[0] and length == k.shape[-2] >= start + pixels
+            ours_too = q.shape[0] == latent[0] and length == k.shape[-2]
+            joint = ours_too and length >= start + pixels
+            if padded and ours_too and (joint or self.before + tokens <= length < start + pixels):
+                mask = _without_padding(mask, padded, self.before, tokens, q)
             if not joint:
                 settings["skip_output_reshape"] = skip_output_reshape
                 return ours(q, k, v, heads, mask=mask, **settings)
@@ -263,6 +270,26 @@ class Transformer:
             return edit.attend(some, q, k, v, layout)[:, layout.image]
         rows = torch.arange(q.shape[0], device=q.device)
         return some(q[..., layout.image, :], k, v, rows, layout.image)
+
+
+def _without_padding(
+    mask: Tensor | None, padded: dict[int, int], before: int, tokens: int, q: Tensor
+) -> Tensor:
+    """A mask under which nothing looks at tokens that prompts are padded with."""
+    seen = q.new_zeros(q.shape[0], 1, 1, q.shape[-2])
+    for row, length in padded.items():
+        seen[row, ..., before + length : before + tokens] = -torch.inf
+    if mask is None:
+        return seen
+    if mask.dtype == torch.bool:
+        return mask.view(*_four(mask)) & (seen == 0)
+    return mask.view(*_four(mask)) + seen
+
+
+def _four(mask: Tensor) -> tuple[int, ...]:
+    """The shape of a mask with axes for rows, heads, queries and keys."""
+    rows, heads = {2: (1, 1), 3: (mask.shape[0], 1)}.get(mask.ndim, tuple(mask.shape[:2]))
+    return rows, heads, *mask.shape[-2:]
 
 
 def _part(mask: Tensor | None, rows: Tensor, queries: Tensor | slice) -> Tensor | None:
