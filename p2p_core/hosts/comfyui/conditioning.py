@@ -15,7 +15,6 @@ from torch import Tensor
 from ...attention_maps import WordMaps
 from ...controller import Chain, Controller, Rows, plan
 from ...inversion.task import Found
-from ...tokens import check_size
 from .guarding import guarded, unguarded
 from .prompts import Columns, read
 
@@ -89,7 +88,7 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
             "Load one with a CLIP loader."
         )
     encode = cache(lambda text: clip.encode_from_tokens_scheduled(clip.tokenize(text)))
-    check_size(source_prompt)
+    read(clip, source_prompt)  # before the host's encoder, which has no sentence for what it can't
     columns = Columns.of(clip, source_prompt, encode(source_prompt)[0][0].shape[1])
     controller = plan(source_prompt, chains, lambda text: read(clip, text, columns))
     lengths = sorted({prompt.length for prompt in controller.prompts})

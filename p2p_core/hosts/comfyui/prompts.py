@@ -37,7 +37,7 @@ class Columns:
             if _encodes(clip.cond_stage_model, key)
         }
         names = list(lengths)
-        for keys in (*((name,) for name in names), (names[0], names[-1])):
+        for keys in (*((name,) for name in names), (names[0], *names[1:][-1:])):
             if sum(lengths[key] for key in keys) == length:
                 return cls(keys)
         if len(names) == 1 and lengths[names[0]] > length and not _chunked(clip, names[0]):
@@ -53,7 +53,7 @@ def read(clip: Any, text: str, columns: Columns | None = None) -> Prompt:
     long, or whose brackets stand too deep in each other.
     """
     check_size(text)
-    columns = columns or Columns((next(iter(clip.tokenize(text))),))
+    columns = columns or Columns((next(iter(clip.tokenize(""))),))
     try:
         parts = [_read(clip, text, key) for key in columns.keys]
     except RecursionError as error:
