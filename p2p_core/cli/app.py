@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import TypeAdapter, ValidationError
 
-from ..inversion.methods import Options
-from ..inversion.null_text import REFERENCE
-from ..inversion.null_text import Schedule as NullTexts
-from ..jobs.edit import Edit, Sampling
+from ..jobs.edit import Edit, Inverting, Sampling, Source
 from ..jobs.files import write_pictures
+from ..jobs.values import checked, said
 from . import options as given
 from .benchmarks import benchmarks
 from .needs import interruptible, require_diffusers
@@ -26,136 +25,95 @@ from .needs import interruptible, require_diffusers
 if TYPE_CHECKING:
     from ..jobs.studio import Studio
 
-app = typer.Typer(
-    help="Edit images by editing their prompts.", no_args_is_help=True, add_completion=False
+
+def _converted(kind: Any, tokens: Any) -> Any:
+    """An option's text as pydantic reads it, as it does manifests."""
+    return TypeAdapter(kind).validate_python(tokens[0].value)
+
+
+app = App(
+    name="p2p",
+    help="Edit images by editing their prompts.",
+    help_flags="--help",
+    version_flags=(),
+    default_parameter=Parameter(
+        converter=_converted,
+        negative=(),
+        allow_leading_hyphen=True,
+        allow_repeating=True,
+        consume_multiple=False,
+        json_dict=False,
+        json_list=False,
+    ),
+    result_action="return_value",
 )
-app.add_typer(benchmarks, name="benchmark")
+app.command(benchmarks)
+
+NO_OPTION = Parameter(parse=False)
 
 
-@app.command()
+@checked
+class Looking(Sampling):
+    """How an image that is looked at is sampled: all of it."""
+
+    denoise: Annotated[float, NO_OPTION] = 1.0
+
+
+@checked
+class Finding(Inverting, Sampling):
+    """How an inversion is found: by a method, whatever samples with it later."""
+
+    sampler: Annotated[str, NO_OPTION] = "euler"
+    inversion_file: Annotated[None, NO_OPTION] = None
+
+
+LOOKING, FINDING = Looking(), Finding()
+
+
+@app.command
 def edit(
-    source: given.Source,
+    *,
+    wanted: Annotated[Edit, given.Options],
     out: given.Out,
-    swap: given.Swap = None,
-    refine: given.RefineTo = None,
-    inject_swapped: given.Inject = True,
-    reweight: given.Factors = None,
-    blend: given.Blend = None,
-    image: given.Picture = None,
-    inversion: given.InversionName = "null-text",
-    inversion_file: given.Kept = None,
     model: given.ModelPath = "demo",
     half: given.Half = False,
-    steps: given.Steps = 50,
-    cfg: given.Cfg = None,
-    seed: given.Seed = 0,
-    sampler: given.Sampler = "euler",
-    scheduler: given.Scheduler = "normal",
-    negative: given.Negative = "",
-    denoise: given.Denoise = 1.0,
-    size: given.Size = None,
-    inner_steps: given.Inner = 4,
-    learning_rate: given.Rate = 3e-2,
-    authors_schedule: given.Authors = False,
-    cross_replace_end: given.CrossEnd = 0.8,
-    self_replace_end: given.SelfEnd = 0.4,
-    self_replace_reach: given.SelfReach = None,
     as_json: given.AsJson = False,
 ) -> None:
     """Make an image and its edit, or edit a photograph."""
-    wanted = Edit(
-        source=source,
-        swap=tuple(swap or ()),
-        refine=refine,
-        inject_swapped=inject_swapped,
-        reweight=tuple(reweight or ()),
-        blend=tuple(blend or ()),
-        image=None if image is None else str(image),
-        inversion=inversion,
-        inversion_file=None if inversion_file is None else str(inversion_file),
-        steps=steps,
-        cfg=cfg,
-        seed=seed,
-        sampler=sampler,
-        scheduler=scheduler,
-        negative=negative,
-        denoise=denoise,
-        size=size,
-        inner_steps=inner_steps,
-        learning_rate=learning_rate,
-        authors_schedule=authors_schedule,
-        cross_replace_end=cross_replace_end,
-        self_replace_end=self_replace_end,
-        self_replace_reach=self_replace_reach,
-    )
     pictures, parameters = _studio(model, half, as_json).edit(wanted)
     _tell(write_pictures(out, pictures, parameters), parameters, as_json)
 
 
-@app.command()
+@app.command
 def maps(
-    source: given.Source,
+    *,
+    source: Source,
     out: given.Out,
-    words: Annotated[str, typer.Option(help="Words to look at; all where there are none.")] = "",
-    side: Annotated[float | None, typer.Option(help="Of the layers; of the latent's side.")] = None,
+    words: Annotated[str, Parameter(help="Words to look at; all where there are none.")] = "",
+    side: Annotated[float | None, Parameter(help="Of the layers; of the latent's side.")] = None,
+    how: Annotated[Looking, given.Options] = LOOKING,
     model: given.ModelPath = "demo",
     half: given.Half = False,
-    steps: given.Steps = 50,
-    cfg: given.Cfg = None,
-    seed: given.Seed = 0,
-    sampler: given.Sampler = "euler",
-    scheduler: given.Scheduler = "normal",
-    negative: given.Negative = "",
-    size: given.Size = None,
     as_json: given.AsJson = False,
 ) -> None:
     """Show where an image looks at the words of its prompt."""
-    how = Sampling(
-        steps=steps,
-        cfg=cfg,
-        seed=seed,
-        sampler=sampler,
-        scheduler=scheduler,
-        negative=negative,
-        size=size,
-    )
     pictures, parameters = _studio(model, half, as_json).maps(source, words, side, how)
     _tell(write_pictures(out, pictures, parameters), parameters, as_json)
 
 
-@app.command()
+@app.command
 def invert(
-    image: Annotated[Path, typer.Option(help="A photograph.")],
-    source: given.Source,
+    *,
+    image: Annotated[Path, Parameter(help="A photograph.")],
+    source: Source,
     out: given.Out,
-    inversion: given.InversionName = "null-text",
+    how: Annotated[Finding, given.Options] = FINDING,
     model: given.ModelPath = "demo",
     half: given.Half = False,
-    steps: given.Steps = 50,
-    cfg: given.Cfg = None,
-    seed: given.Seed = 0,
-    scheduler: given.Scheduler = "normal",
-    negative: given.Negative = "",
-    denoise: given.Denoise = 1.0,
-    size: given.Size = None,
-    inner_steps: given.Inner = 4,
-    learning_rate: given.Rate = 3e-2,
-    authors_schedule: given.Authors = False,
     as_json: given.AsJson = False,
 ) -> None:
     """Find how the model would have made a photograph, and keep it for `p2p edit`."""
-    how = Sampling(
-        steps=steps,
-        cfg=cfg,
-        seed=seed,
-        scheduler=scheduler,
-        negative=negative,
-        denoise=denoise,
-        size=size,
-    )
-    schedule = REFERENCE if authors_schedule else NullTexts(inner_steps, learning_rate)
-    options = Options(inversion, schedule)
-    found, made = _studio(model, half, as_json).invert(image, source, options, how)
+    found, made = _studio(model, half, as_json).invert(image, source, how.options(), how)
     pictures, parameters = made
     files = write_pictures(out, pictures, parameters)
     path = out / "inversion.p2p.safetensors"
@@ -164,9 +122,11 @@ def invert(
     _tell(files, {**parameters, "inversion_file": str(path)}, as_json)
 
 
-@app.command()
+@app.command
 def batch(
-    manifest: Annotated[Path, typer.Argument(help="CSV or JSONL: a row for each edit.")],
+    manifest: Annotated[Path, Parameter(help="CSV or JSONL: a row for each edit.")],
+    /,
+    *,
     out: given.Out,
     model: given.ModelPath = "demo",
     half: given.Half = False,
@@ -212,11 +172,27 @@ def _tell(files: Mapping[str, str], parameters: Mapping[str, Any], as_json: bool
 def main() -> int:
     """The command line; returns the exit status."""
     try:
-        app()
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _refused(error)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:  # torch's is a RuntimeError
         sys.stderr.write(f"{str(error) or 'Out of memory.'}\n")
         return 1
-    return 0
+    return 2 if sys.argv[1:] in ([], [*benchmarks.name]) else 0  # no command, so help was shown
+
+
+def _refused(error: CycloptsError) -> int:
+    """Say what is wrong with what was asked for; 2 for wrong usage, 1 for what no image has."""
+    cause, status, line = error.__cause__, 2, str(error)
+    if isinstance(cause, ValidationError) and error.unused_tokens:
+        line = f"Expected options that --help tells of, got {error.unused_tokens[0]}."
+    elif isinstance(cause, ValidationError):
+        line = said(cause, error.argument.name if error.argument else "")
+        wrong = cause.errors()[0]
+        untyped = wrong["type"].endswith("_parsing") or wrong["type"] == "greater_than_equal"
+        status = 2 if untyped and len(wrong["loc"]) < 2 else 1
+    sys.stderr.write(f"{line}\n")
+    return status
 
 
 if __name__ == "__main__":

@@ -9,23 +9,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import App, Parameter
+from pydantic import Field
 
-from ..jobs.edit import Sampling
+from ..jobs.edit import Sampling, Steps
 from ..lab.pie.cases import CLIP, DINO, METHODS
 from . import options as given
 from .needs import interruptible, require_diffusers
 
-benchmarks = typer.Typer(help="Measure edits, and what they cost.", no_args_is_help=True)
+benchmarks = App(name="benchmark", help="Measure edits, and what they cost.")
 
 
-@benchmarks.command()
+@benchmarks.command
 def shapes(
+    *,
     out: given.Out,
-    cases: Annotated[int, typer.Option(min=1, help="How many; 105 is 15 of each kind.")] = 105,
-    steps: given.Steps = 20,
-    cfg: Annotated[float, typer.Option(help="Guidance.")] = 3.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the cases.")] = 2022,
+    cases: Annotated[int, Field(ge=1), Parameter(help="How many; 105 is 15 of each kind.")] = 105,
+    steps: Steps = 20,
+    cfg: Annotated[float, Parameter(help="Guidance.")] = 3.0,
+    seed: Annotated[int, Field(ge=0), Parameter(help="Of the cases.")] = 2022,
     as_json: given.AsJson = False,
 ) -> None:
     """Invert and edit rendered scenes with the demo model, by every method, against true answers.
@@ -47,20 +49,21 @@ def shapes(
     sys.stdout.write(text + "\n")
 
 
-@benchmarks.command()
+@benchmarks.command
 def pie(
-    data: Annotated[Path, typer.Option(help="mapping_file.json and annotation_images.")],
+    *,
+    data: Annotated[Path, Parameter(help="mapping_file.json and annotation_images.")],
     out: given.Out,
     methods: Annotated[
-        str, typer.Option(help=f"Of {', '.join(METHODS)}, which has steps and cfg of its own.")
+        str, Parameter(help=f"Of {', '.join(METHODS)}, which has steps and cfg of its own.")
     ] = "ddim,null-text,negative-prompt,direct",
     model: given.ModelPath = "demo",
     half: given.Half = False,
-    steps: given.Steps = 50,
-    cfg: Annotated[float, typer.Option(help="Guidance.")] = 7.5,
-    cases: Annotated[int | None, typer.Option(min=1, help="How many; else all.")] = None,
-    dino: Annotated[str, typer.Option(help="DINO ViT-B/8 of timm, a name or a file.")] = DINO,
-    clip: Annotated[str, typer.Option(help="CLIP ViT-L/14 of open_clip, a name or a file.")] = CLIP,
+    steps: Steps = 50,
+    cfg: Annotated[float, Parameter(help="Guidance.")] = 7.5,
+    cases: Annotated[int | None, Field(ge=1), Parameter(help="How many; else all.")] = None,
+    dino: Annotated[str, Parameter(help="DINO ViT-B/8 of timm, a name or a file.")] = DINO,
+    clip: Annotated[str, Parameter(help="CLIP ViT-L/14 of open_clip, a name or a file.")] = CLIP,
     workers: given.Workers = 1,
     ray: given.Cluster = None,
     retries: given.Retries = 2,
@@ -89,11 +92,12 @@ def pie(
         raise ValueError("\n".join(summary.complaints()))
 
 
-@benchmarks.command()
+@benchmarks.command
 def sample(
+    *,
     out: given.Out,
-    cases: Annotated[int, typer.Option(min=1, help="How many.")] = 14,
-    seed: Annotated[int, typer.Option(min=0, help="Of the cases.")] = 2022,
+    cases: Annotated[int, Field(ge=1), Parameter(help="How many.")] = 14,
+    seed: Annotated[int, Field(ge=0), Parameter(help="Of the cases.")] = 2022,
 ) -> None:
     """Render a small data set in PIE-Bench's layout, to try `p2p benchmark pie` on."""
     from ..lab.pie.sample import write_sample
@@ -102,16 +106,19 @@ def sample(
     sys.stdout.write(f"{cases} cases: {out}\n")
 
 
-@benchmarks.command()
+@benchmarks.command
 def peers(
-    pipeline: Annotated[Path | None, typer.Option(help="diffusers' pipeline_prompt2prompt.py.")] = (
+    *,
+    pipeline: Annotated[Path | None, Parameter(help="diffusers' pipeline_prompt2prompt.py.")] = (
         None
     ),
-    models: Annotated[str, typer.Option(help="Of demo and sd15, SD1.5's architecture.")] = (
+    models: Annotated[str, Parameter(help="Of demo and sd15, SD1.5's architecture.")] = (
         "demo,sd15"
     ),
-    pixels: Annotated[int | None, typer.Option(min=128, help="Side of SD1.5's images.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Pairs of runs to take the median of.")] = 9,
+    pixels: Annotated[int | None, Field(ge=128), Parameter(help="Side of SD1.5's images.")] = None,
+    repeats: Annotated[
+        int, Field(ge=1), Parameter(help="Pairs of runs to take the median of.")
+    ] = 9,
 ) -> None:
     """Time and memory of a word swap, beside the same by explicit attention maps.
 
@@ -131,10 +138,11 @@ def peers(
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
 
 
-@benchmarks.command()
+@benchmarks.command
 def workers(
-    count: Annotated[int, typer.Option("--workers", min=2, help="How many.")] = 2,
-    cases: Annotated[int, typer.Option(min=2, help="Edits a worker.")] = 20,
+    *,
+    count: Annotated[int, Field(ge=2), Parameter(name="--workers", help="How many.")] = 2,
+    cases: Annotated[int, Field(ge=2), Parameter(help="Edits a worker.")] = 20,
     ray: given.Cluster = None,
 ) -> None:
     """Throughput of several workers beside one, and what the engine costs a case."""

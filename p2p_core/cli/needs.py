@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-import typer
-
 
 def require_diffusers() -> None:
     """Raises `ValueError` where it is not installed."""
@@ -32,6 +30,6 @@ def interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. What is done stays; the same command goes on from there.\n")
-        raise typer.Exit(130) from None
+        raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

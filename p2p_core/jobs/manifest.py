@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from .edit import Edit
 from .job import Job, model_from_anywhere
@@ -23,7 +23,8 @@ from .places import check_folder, check_name, same_name
 from .reading import parse_json, read_text, shown
 
 NAMES = {"caption": "source"}
-TYPES: Mapping[str, Any] = get_type_hints(Edit)
+COLUMNS = tuple(field.name for field in fields(Edit))
+SEVERAL = tuple(field.name for field in fields(Edit) if field.default == ())
 
 
 def read_manifest(path: Path, out: Path, model: str, half: bool) -> list[Job]:
@@ -113,23 +114,21 @@ def _read(row: dict[str, Any], name: str, beside: Path) -> tuple[str, Edit]:
             "own. Remove one."
         )
     row |= more
-    known = {field.name for field in fields(Edit)}
-    if unknown := sorted(row.keys() - known):
+    if unknown := sorted(row.keys() - {*COLUMNS}):
         raise ValueError(
-            f"Expected columns out of name, caption, edits, {', '.join(sorted(known))}, got "
+            f"Expected columns out of name, caption, edits, {', '.join(sorted(COLUMNS))}, got "
             f"{', '.join(unknown)}."
         )
     if "source" not in row:
         raise ValueError("Expected a caption, got none.")
-    values = {key: _value(key, value) for key, value in row.items()}
     for key in ("image", "inversion_file"):
-        if key in values:
-            values[key] = str(beside / values[key])
-    edit = Edit(**values)
+        if isinstance(row.get(key), str):
+            row[key] = beside / row[key]
+    edit = Edit(**row)
     edit.settings(1.0)
     if edit.image is not None:
-        size_of_photograph(Path(edit.image))
-    if edit.inversion_file is not None and not Path(edit.inversion_file).is_file():
+        size_of_photograph(edit.image)
+    if edit.inversion_file is not None and not edit.inversion_file.is_file():
         raise ValueError(f"Expected an inversion's file, got {edit.inversion_file}, which is none.")
     return name, edit
 
@@ -166,33 +165,10 @@ def _options(text: str) -> dict[str, Any]:
         )
     for option, value in zip(words[::2], words[1::2], strict=True):
         (key,) = _fields({option: value})
-        if TYPES.get(key) == tuple[str, ...]:
+        if key in SEVERAL:
             found[key] = [*found.get(key, []), value]
         elif key in found:
             raise ValueError(f"Expected {_called(key)} once in edits, got it twice. Remove one.")
         else:
             found[key] = value
     return found
-
-
-def _value(key: str, value: Any) -> Any:
-    """As the field has it, from a cell's text or from JSON."""
-    kind = TYPES[key]
-    if kind == tuple[str, ...]:
-        parts = value.split(";") if isinstance(value, str) else value
-        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            raise ValueError(f"Expected {key} to be words, got {shown(value)}.")
-        return tuple(part.strip() for part in parts if part.strip())
-    kinds = [one for one in get_args(kind) if one is not type(None)] or [kind]
-    (wanted,) = kinds
-    try:
-        if wanted is bool and isinstance(value, str):
-            return {"true": True, "false": False}[value.lower()]
-        if wanted is str and not isinstance(value, str):
-            raise ValueError
-        if wanted is int and isinstance(value, float) and not value.is_integer():
-            raise ValueError
-        return wanted(value)
-    except (TypeError, ValueError, KeyError, OverflowError):
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise ValueError(f"Expected {key} to be {names[wanted]}, got {shown(value)}.") from None

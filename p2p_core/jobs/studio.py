@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..controller import Chain, plan
+from ..controller import Chain
 from ..drawing import draw, to_bytes
 from ..hosts.diffusers.inverting import invert
 from ..hosts.diffusers.pipeline import Model
@@ -69,19 +69,18 @@ class Studio:
 
         Raises `ValueError` for words, files and settings that do not fit.
         """
-        picture = None if edit.image is None else read_photograph(Path(edit.image))
-        chain = edit.chain(self.model.read)
-        (branch,) = plan(edit.source, [chain], self.model.read).branches
+        picture = None if edit.image is None else read_photograph(edit.image)
+        (branch,) = edit.plan(self.model.read).branches
         settings = self.settings(edit)
         latent, found = self._blank(edit), None
         if edit.inversion_file is not None:
-            found = Inversion.load(Path(edit.inversion_file))
+            found = Inversion.load(edit.inversion_file)
             latent = found.latent
         if picture is not None:
             latent = self.latent(picture, edit)
             if found is None:
                 found = self._invert(latent, edit.source, edit.options(), edit)
-        result = self._sample(edit.source, [chain], latent, edit, inversion=found)
+        result = self._sample(edit.source, [branch.chain], latent, edit, inversion=found)
         pictures = {
             "source": self.model.to_pictures(result.source)[0],
             "edited": self.model.to_pictures(result.edited)[0],
@@ -118,7 +117,7 @@ class Studio:
             name = f"{number:02}_{''.join(c for c in one.word if c.isalnum())}"
             pictures |= {name: to_bytes(heatmap), f"{name}_steps": to_bytes(steps)}
         about = {"source": source, "words": [one.word for one in seen]}
-        return pictures, {**asdict(how), **self.told(self.settings(how)), **about}
+        return pictures, {**how.parameters(), **self.told(self.settings(how)), **about}
 
     def invert(
         self, image: Path, source: str, options: Options, how: Sampling
@@ -137,7 +136,7 @@ class Studio:
             "inversion": options.method,
             "reconstruction_psnr": found.psnr[0],
         }
-        return found, (pictures, {**asdict(how), **self.told(self.settings(how)), **about})
+        return found, (pictures, {**how.parameters(), **self.told(self.settings(how)), **about})
 
     def settings(self, how: Sampling) -> Settings:
         """Those that are asked for, with the guidance that suits the model where none is."""
@@ -158,14 +157,14 @@ class Studio:
     def _blank(self, how: Sampling) -> torch.Tensor:
         """The latent of an image yet to be made."""
         channels = self.model.pipeline.unet.config.in_channels
-        width, height = how.pixels() or (self.side, self.side)
+        width, height = how.size or (self.side, self.side)
         return torch.zeros(1, channels, height // 8, width // 8)
 
     def latent(self, picture: Image.Image, how: Sampling) -> torch.Tensor:
         """Of a photograph, scaled to the size wanted, or its shorter side to the model's."""
         scale = self.side / min(picture.size)
         width, height = (max(8, round(side * scale / 8) * 8) for side in picture.size)
-        scaled = picture.resize(how.pixels() or (width, height), Image.Resampling.LANCZOS)
+        scaled = picture.resize(how.size or (width, height), Image.Resampling.LANCZOS)
         return self.model.to_latent(np.asarray(scaled)[None])
 
     def _invert(

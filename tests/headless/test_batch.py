@@ -279,9 +279,9 @@ def test_a_manifest(tmp_path):
         for kind in ("csv", "jsonl")
     )
     assert one[0].work == two[0].work
-    assert one[0].work.swap == ("circle=star", "red=blue")
+    assert one[0].work.swap == (("circle", "star"), ("red", "blue"))
     assert one[1].work == two[1].work
-    assert one[1].work.image == str(tmp_path / "photo.png")
+    assert one[1].work.image == tmp_path / "photo.png"
     assert [job.name for job in one] == ["star", "0003"]
 
 
@@ -342,12 +342,13 @@ def test_every_bad_row_is_named_with_its_line(tmp_path):
     assert [line.split(":")[0].rpartition("line ")[2] for line in said[:-1]] == [*map(str, wrong)]
     for line, part in zip(
         said,
-        ("Expected an edit", "words and others", "Expected a caption", "a whole number, got 'many'",
+        ("Expected an edit", "a pair such as", "Expected a caption",
+         "a valid integer, unable to parse string as an integer, got 'many'",
          "got colour", "none.png, which cannot be read", "a name for a folder", "line 1 has",
-         "multiples of 8", "Expected edits such as", "Expected one of null-text",
+         "a multiple of 8", "Expected edits such as", "Expected one of null-text",
          "sampler to be one of",
          "an inversion's file", "text or an object",
-         "holds something else: 'holiday.jpg'", "a name for a folder", "a number",
+         "holds something else: 'holiday.jpg'", "a name for a folder", "a valid number",
          "Expected source or caption once", "got source in edits and in a column",
          "got seed in edits and in a column", "Expected seed once in edits",
          "Expected edits such as", "Expected text in UTF-8",

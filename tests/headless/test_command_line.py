@@ -136,22 +136,22 @@ def test_maps(p2p, tmp_path):
         (["--swap", "dog=cat"], "'dog' is not in the prompt"),
         (["--swap", "circle"], "--swap bicycle=car"),
         ([], "Expected an edit"),
-        (["--reweight", "red=much"], "Expected a number"),
-        (["--reweight", "red=nan"], "Expected a number"),
-        (["--reweight", "red=-inf"], "Expected a number"),
-        (["--reweight", "red=1e40"], "Expected a number"),
-        (["--swap", "circle=star", "--cfg", "nan"], "a cfg that is a number"),
-        (["--swap", "circle=star", "--cfg", "inf"], "a cfg that is a number"),
-        (["--swap", "circle=star", "--cfg", "1e40"], "a cfg that is a number"),
-        (["--swap", "circle=star", "--seed", str(2**64)], "a seed from 0 to 18446744073709551615"),
-        (["--swap", "circle=star", "--size", "²x8"], "multiples of 8"),
-        (["--swap", "circle=star", "--size", "8x16392"], "up to 16384"),
+        (["--reweight", "red=much"], "Expected reweight to be a valid number"),
+        (["--reweight", "red=nan"], "Expected reweight to be a finite number"),
+        (["--reweight", "red=-inf"], "Expected reweight to be a finite number"),
+        (["--reweight", "red=1e40"], "Expected reweight to be less than"),
+        (["--swap", "circle=star", "--cfg", "nan"], "cfg to be a finite number"),
+        (["--swap", "circle=star", "--cfg", "inf"], "cfg to be a finite number"),
+        (["--swap", "circle=star", "--cfg", "1e40"], "cfg to be less than"),
+        (["--swap", "circle=star", "--seed", str(2**64)], "equal to 18446744073709551615"),
+        (["--swap", "circle=star", "--size", "²x8"], "size to be a valid integer"),
+        (["--swap", "circle=star", "--size", "8x16392"], "equal to 16384"),
         (["--swap", "circle=\udcff"], "Expected text in UTF-8"),
         (["--swap", "circle=star", "--negative", "\udcff"], "Expected text in UTF-8"),
         (["--swap", "circle=star", "--blend", "dog"], "'dog' is not in the prompt"),
         (["--swap", "circle=star", "--model", "/none"], "does not exist"),
         (["--swap", "circle=star", "--image", "/none.png"], "cannot be read"),
-        (["--swap", "circle=star", "--size", "100x100"], "multiples of 8"),
+        (["--swap", "circle=star", "--size", "100x100"], "size to be a multiple of 8"),
         (["--swap", "circle=star", "--denoise", "0.7"], "Expected --image"),
         (["--swap", "circle=star", "--inversion-file", "/none"], "cannot be read"),
         (["--swap", "circle=star", "--sampler", "best"], "sampler to be one of"),
@@ -182,26 +182,26 @@ def test_every_command_refuses_what_no_image_has(p2p, tmp_path, photo):
     shapes = ["benchmark", "shapes", "--cases", "1"]
     for command, said in (
         ([*maps, "a \udcff"], "text in UTF-8"),
-        ([*maps, SOURCE, "--cfg", "nan"], "a cfg that"),
+        ([*maps, SOURCE, "--cfg", "nan"], "cfg to be"),
         (["invert", *about, "--source", "a \udcff"], "text in UTF-8"),
-        (["invert", *about, "--source", SOURCE, "--cfg", "inf"], "a cfg that"),
-        ([*shapes, "--cfg", "nan"], "a cfg that"),
-        ([*shapes, "--seed", str(2**64)], "a seed from"),
+        (["invert", *about, "--source", SOURCE, "--cfg", "inf"], "cfg to be"),
+        ([*shapes, "--cfg", "nan"], "cfg to be"),
+        ([*shapes, "--seed", str(2**64)], "seed to be"),
     ):
         status, told, error = p2p(*command, "--out", out, *FAST)
         assert (status, told) == (1, "")
         assert said in error
         assert len(error.splitlines()) == 1
     for row, said in (
-        ({"cfg": float("nan")}, "a cfg that"),
-        ({"reweight": "red=inf"}, "Expected a number"),
-        ({"seed": 2**64}, "a seed from"),
+        ({"cfg": float("nan")}, "cfg to be"),
+        ({"reweight": "red=inf"}, "reweight to be"),
+        ({"seed": 2**64}, "seed to be"),
         ({"refine": "a \ud800 circle"}, "text in UTF-8"),
     ):
         path.write_text(json.dumps({"caption": SOURCE, "swap": "circle=star", **row}))
         status, told, error = p2p("batch", path, "--out", out, "--json")
         assert (status, told) == (1, "")
-        assert f"edits.jsonl, line 1: Expected {said.removeprefix('Expected ')}" in error
+        assert f"edits.jsonl, line 1: Expected {said}" in error
     assert not out.exists()
 
 
@@ -212,9 +212,85 @@ def test_maps_of_a_prompt_without_words(p2p, tmp_path):
     assert len(error.splitlines()) == 1
 
 
-def test_wrong_usage(p2p):
-    assert p2p("edit", "--source", SOURCE)[0] == 2
-    assert p2p("edit", "--nonsense")[0] == 2
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--swap", "circle=star"], "--out"),
+        (["--nonsense"], "got --nonsense"),
+        (["--out", "OUT", "--swop", "circle=star"], "got --swop"),
+        (["--out", "OUT", "--swap", "circle=star", "--swop", "circle=star"], "--swop"),
+        (
+            ["--out", "OUT", "--swap", "circle=star", "--steps", "many"],
+            "steps to be a valid",
+        ),
+        (
+            ["--out", "OUT", "--swap", "circle=star", "--steps", "2.7"],
+            "steps to be a valid",
+        ),
+        (["--out", "OUT", "--swap", "circle=star", "--steps", "0"], "steps to be greater than"),
+        (["--out", "OUT", "--swap", "circle=star", "--seed", "-1"], "seed to be greater than"),
+        (["--out", "OUT", "--swap"], "--swap requires an argument"),
+    ],
+)
+def test_wrong_usage(arguments, said, p2p, tmp_path):
+    out = tmp_path / "out"
+    arguments = [out if part == "OUT" else part for part in arguments]
+    status, told, error = p2p("edit", "--source", SOURCE, *arguments)
+    assert (status, told) == (2, "")
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_wrong_usage_of_other_commands(p2p, tmp_path):
+    sample = ["benchmark", "sample", "--out", tmp_path]
+    for command, said in (
+        (["nope"], '"nope"'),
+        (["batch", "--out", tmp_path], "MANIFEST"),
+        (["maps", "--source", SOURCE, "--out", tmp_path, "--denoise", "0.5"], "--denoise"),
+        (
+            ["invert", "--image", "a", "--source", "a", "--out", "b", "--sampler", "x"],
+            "--sampler",
+        ),
+        ([*sample, "--cases", "0"], "Expected --cases to be greater than"),
+        ([*sample, "--cases", "2.5"], "Expected --cases to be a valid integer"),
+    ):
+        status, told, error = p2p(*command)
+        assert (status, told) == (2, "")
+        assert said in error
+        assert len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [[], ["benchmark"]])
+def test_without_a_command_there_is_help(command, p2p):
+    status, told, _ = p2p(*command)
+    assert status == 2
+    assert "Commands" in told
+
+
+def test_an_option_that_is_given_again_counts_anew(p2p, tmp_path):
+    edit = ["edit", "--source", SOURCE, "--swap", "circle=star", "--out", tmp_path, *FAST]
+    more = ["--steps", "2", "--size", "64x64", "--size", "64x128", "--swap", "red=blue"]
+    status, told, error = p2p(*edit, *more, "--json")
+    assert status == 0, error
+    report = json.loads(told)
+    assert (report["steps"], report["size"]) == (2, "64x128")
+    assert report["swap"] == ["circle=star", "red=blue"]
+    with Image.open(tmp_path / "edited.png") as picture:
+        assert picture.size == (64, 128)
+
+
+def test_words_that_look_like_something_else_are_words(p2p, tmp_path):
+    """Options, files of options, JSON and nothing at all to others; here words of a prompt."""
+    source = "- @circle none"
+    edits = ["--swap", "-=--half", "--swap", "@circle={}", "--refine", "none"]
+    status, told, error = p2p("edit", "--source", source, *edits, "--out", tmp_path, *FAST)
+    assert status == 0, error
+    report = json.loads(told)
+    assert (report["source"], report["refine"]) == (source, "none")
+    assert report["swap"] == ["-=--half", "@circle={}"]
+    assert report["half"] is False
 
 
 def test_nothing_is_half_written(p2p, tmp_path, monkeypatch):
@@ -261,7 +337,7 @@ def test_a_bad_manifest_begins_nothing(p2p, tmp_path):
     status, told, error = p2p("batch", path, "--out", tmp_path / "out", "--json")
     assert (status, told) == (1, "")
     assert "edits.jsonl, line 1: Expected an edit" in error
-    assert "edits.jsonl, line 2: Expected words and others" in error
+    assert "edits.jsonl, line 2: Expected a pair such as --swap" in error
     assert not (tmp_path / "out").exists()
 
 

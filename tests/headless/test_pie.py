@@ -96,7 +96,8 @@ def test_the_sample_is_read_as_it_was_rendered(data):
 def test_an_edit_is_as_published(data, read):
     case = read_cases(data)[0]
     edit = case.edit("direct", steps=50, cfg=7.5)
-    refine, reweight, blend = edit.chain(read)
+    (branch,) = edit.plan(read).branches
+    refine, reweight, blend = branch.chain
     assert isinstance(refine, Refine)
     assert (refine.prompt, refine.inject_swapped) == (case.edited_prompt, False)
     assert (refine.schedule.window.end, refine.self_injection.window.end) == (0.4, 0.6)
@@ -116,8 +117,8 @@ def test_an_edit_is_as_published(data, read):
 @pytest.mark.parametrize(
     ("prompts", "words", "blend", "reweight"),
     [
-        (("a cat", "a cat with a hat"), ("cat", "hat"), ("cat=hat",), ("hat=2",)),
-        (("a cat", "a dog"), ("cats", "dog"), ("=dog",), ("dog=2",)),
+        (("a cat", "a cat with a hat"), ("cat", "hat"), ("cat=hat",), (("hat", 2.0),)),
+        (("a cat", "a dog"), ("cats", "dog"), ("=dog",), (("dog", 2.0),)),
         (("a cat", "a dog"), ("cat", "dogs"), ("cat=",), ()),
         (("a cat", "a dog"), ("cats", "dogs"), (), ()),
         (("a cat", "a dog"), None, (), ()),
@@ -126,7 +127,8 @@ def test_an_edit_is_as_published(data, read):
 def test_blended_words_count_in_their_own_prompt(prompts, words, blend, reweight, read, tmp_path):
     edit = Case("1", tmp_path, *prompts, "random", words, ()).edit("ddim")
     assert (edit.blend, edit.reweight) == (blend, reweight)
-    masks = [one for one in edit.chain(read) if isinstance(one, LocalBlend)]
+    (branch,) = edit.plan(read).branches
+    masks = [one for one in branch.chain if isinstance(one, LocalBlend)]
     assert [(one.source_words, one.edited_words) for one in masks] == [
         tuple((word,) if word else () for word in pair.split("=")) for pair in blend
     ]

@@ -14,9 +14,8 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-import click
 import pytest
-import typer
+from cyclopts import App
 from PIL import Image
 
 from p2p_core.cli.app import app
@@ -59,15 +58,10 @@ def mentioned() -> list[list[str]]:
     return [shlex.split(span) for span in dict.fromkeys(spans) if span.startswith(programs)]
 
 
-def command_of(words: list[str]) -> tuple[str, click.Command]:
+def command_of(words: list[str]) -> tuple[str, App]:
     """The command of `p2p` that is named, and its name."""
-    command, names = typer.main.get_command(app), []
-    for word in words[1:]:
-        if not hasattr(command, "commands"):
-            break
-        names.append(word)
-        command = command.commands[word]
-    return " ".join(names), command
+    names, apps, _ = app.parse_commands(words[1:])
+    return " ".join(names), apps[-1]
 
 
 OURS = [words for words in commands() if words[0] == "p2p"]
@@ -134,7 +128,7 @@ def test_a_command_does_what_it_says(words, p2p, brought, tmp_path, monkeypatch)
 @pytest.mark.parametrize("words", [w for w in mentioned() if w[0] == "p2p"], ids=" ".join)
 def test_a_command_that_is_mentioned_has_its_options(words):
     _, command = command_of(words)
-    known = {opt for param in command.params for opt in (*param.opts, *param.secondary_opts)}
+    known = {name for argument in command.assemble_argument_collection() for name in argument.names}
     assert {word for word in words if word.startswith("--")} <= known
 
 

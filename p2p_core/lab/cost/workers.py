@@ -35,7 +35,7 @@ def throughput(folder: Path, workers: int, cases: int, ray: str | None = None) -
 
 def _timed(folder: Path, count: int, cases: int, ray: str | None) -> dict[str, float]:
     edits = [
-        Edit(source="a red circle on the grass", swap=("circle=star",), steps=20, seed=seed)
+        Edit(source="a red circle on the grass", swap=(("circle", "star"),), steps=20, seed=seed)
         for seed in range(cases)
     ]
     jobs = [Job(f"{n:04}", edit, folder / f"{n:04}") for n, edit in enumerate(edits)]

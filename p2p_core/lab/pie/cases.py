@@ -122,7 +122,7 @@ class Case:
         given = {"source": self.prompt, "refine": self.edited_prompt, "image": str(self.image)}
         if method == INFEDIT:  # which blends by the edited prompt's word, its first one
             return InfEdit(**given, words=(f"{after} #1",) if after else (), **{**settings, **own})
-        reweight = (f"{after}={AMPLIFIED:g}",) if after else ()
+        reweight = ((after, AMPLIFIED),) if after else ()
         blend = (f"{before}={after}",) if before or after else ()
         return Edit(**given, reweight=reweight, blend=blend, **{**settings, **own})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from ...drawing import to_bytes
 from ...jobs.edit import Sampling
 from ...jobs.files import Made
 from ...jobs.photographs import read_photograph
+from ...jobs.values import checked
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked
 class InfEdit(Sampling):
     """A photograph edited by InfEdit (Xu et al. 2024), which inverts nothing.
 
@@ -35,7 +36,7 @@ class InfEdit(Sampling):
 
     def command(self, model: str, half: bool = False) -> str:
         """Say what it is, in a line."""
-        given = [f"{name}={value}" for name, value in asdict(self).items()]
+        given = [f"{field.name}={getattr(self, field.name)}" for field in fields(self)]
         return shlex.join(["infedit", *given, f"model={model}", f"half={half}"])
 
     def make(self, studio: Any) -> Made:
@@ -62,7 +63,7 @@ class InfEdit(Sampling):
         if self.words:
             pictures["mask"] = to_bytes(result.masks[0])
         return pictures, {
-            **asdict(self),
+            **self.parameters(),
             **studio.told(settings),
             "edited": self.refine,
             "command": self.command(studio.name, studio.half),
