@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..controller import Chain
 from ..drawing import draw, to_bytes
 from ..hosts.diffusers.inverting import invert
 from ..hosts.diffusers.pipeline import Model
-from ..hosts.diffusers.sampling import Result, Settings, sample
+from ..hosts.diffusers.sampling import Settings, sample_planned
 from ..hosts.diffusers.viewing import sample_and_look
 from ..inversion.methods import Options
 from ..inversion.record import Inversion
@@ -70,7 +69,7 @@ class Studio:
         Raises `ValueError` for words, files and settings that do not fit.
         """
         picture = None if edit.image is None else read_photograph(edit.image)
-        (branch,) = edit.plan(self.model.read).branches
+        planned = edit.plan(self.model.read)
         settings = self.settings(edit)
         latent, found = self._blank(edit), None
         if edit.inversion_file is not None:
@@ -80,7 +79,15 @@ class Studio:
             latent = self.latent(picture, edit)
             if found is None:
                 found = self._invert(latent, edit.source, edit.options(), edit)
-        result = self._sample(edit.source, [branch.chain], latent, edit, inversion=found)
+        result = sample_planned(
+            self.model,
+            planned,
+            latent,
+            settings,
+            negative=edit.negative,
+            inversion=found,
+            quiet=self.quiet,
+        )
         pictures = {
             "source": self.model.to_pictures(result.source)[0],
             "edited": self.model.to_pictures(result.edited)[0],
@@ -90,7 +97,7 @@ class Studio:
         return pictures, {
             **edit.parameters(),
             **self.told(settings),
-            "edited": branch.edited.text,
+            "edited": planned.branches[0].edited.text,
             "inversion": None if found is None else found.method,
             "reconstruction_psnr": None if found is None else found.psnr[0],
             "command": edit.command(self.name, self.half),
@@ -145,14 +152,6 @@ class Studio:
     def told(self, settings: Settings) -> dict[str, Any]:
         """What pictures say of the model that made them."""
         return {"model": self.name, "half": self.half, "cfg": settings.cfg}
-
-    def _sample(
-        self, prompt: str, chains: Sequence[Chain], latent: torch.Tensor, how: Sampling, **more: Any
-    ) -> Result:
-        settings, negative, quiet = self.settings(how), how.negative, self.quiet
-        return sample(
-            self.model, prompt, chains, latent, settings, negative=negative, quiet=quiet, **more
-        )
 
     def _blank(self, how: Sampling) -> torch.Tensor:
         """The latent of an image yet to be made."""

@@ -229,6 +229,31 @@ def test_workers_make_the_pictures_that_one_edit_makes(tmp_path):
     assert read_parameters(job.folder / "edited.png") == parameters
 
 
+def test_an_edit_is_planned_once(demo, monkeypatch):
+    """So that each of its prompts is read once, a local blend's words included."""
+    from p2p_core.hosts.diffusers.pipeline import Model
+    from p2p_core.jobs.studio import Studio
+
+    read, texts = Model.read, []
+
+    def telling(self, text):
+        texts.append(text)
+        return read(self, text)
+
+    monkeypatch.setattr(Model, "read", telling)
+    edit = Edit(source=SOURCE, swap="circle=star", blend=("circle", "star"), steps=1)
+    pictures, _ = Studio(demo, "demo", False, True).edit(edit)
+    assert sorted(texts) == [SOURCE, SOURCE.replace("circle", "star")]
+    assert sorted(pictures) == ["edited", "mask", "source"]
+
+
+def test_a_blend_of_words_that_are_not_there(demo):
+    for words, said in (("dog", "'dog' is not"), ("dog=star", "'dog' is not"), ("=dog", "'dog'")):
+        edit = Edit(source=SOURCE, swap="circle=star", blend=words)
+        with pytest.raises(ValueError, match=said):
+            edit.plan(demo.read)
+
+
 def test_a_case_that_changed_is_done_again(tmp_path):
     run(jobs(tmp_path, 2), tmp_path, workers_of(1, None), quiet=True)
     changed = [*jobs(tmp_path, 1), jobs(tmp_path, 2, swap=("circle=heart",))[1]]

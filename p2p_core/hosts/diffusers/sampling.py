@@ -48,6 +48,20 @@ def sample(
     chains: Sequence[Chain],
     latent: Tensor,
     settings: Settings | None = None,
+    **rest: Any,
+) -> Result:
+    """Plan the edits of a prompt and sample them: all else as `sample_planned` has it.
+
+    Raises `ValueError` for prompts and edits that do not fit, and as `sample_planned` does.
+    """
+    return sample_planned(model, plan(prompt, chains, model.read), latent, settings, **rest)
+
+
+def sample_planned(
+    model: Model,
+    controller: Controller,
+    latent: Tensor,
+    settings: Settings | None = None,
     *,
     negative: str = "",
     inversion: Inversion | None = None,
@@ -55,15 +69,14 @@ def sample(
     noise: Tensor | None = None,
     quiet: bool = False,
 ) -> Result:
-    """Sample a source for each latent, and every edit of it.
+    """Sample a source for each latent, and every edit of it, as planned with the model's `read`.
 
     `latent` is float[images channels height width]: zeros, or encoded images for a denoise below 1
     or an `inversion` of them. `noise`, of its shape, takes the place of the seed's. Raises
-    `ValueError` for prompts and edits that do not fit, and for settings that are not the
-    inversion's, and where what was sampled is not finite.
+    `ValueError` for settings that are not the inversion's, and where what was sampled is not
+    finite.
     """
     settings = settings or Settings()
-    controller = plan(prompt, chains, model.read)
     rows = Rows(len(latent), len(controller.branches))
     run = _Run(model, controller, rows, settings, negative, inversion)
     with torch.no_grad(), attached(model.pipeline.unet) as call:
