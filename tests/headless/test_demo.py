@@ -10,6 +10,7 @@ from p2p_core.hosts.launch.locate import HostNotFound
 from p2p_core.lab.showcase import exhibits
 from p2p_core.lab.showcase import run as showcase
 from p2p_core.lab.showcase.headless import HeadlessStudio
+from p2p_core.lab.showcase.studio import Request
 
 SWAP = ("P2P_WordSwap", {"words": "circle", "replacement": "star", "self_replace_end": 0.2})
 BLEND = ("P2P_LocalBlend", {"source_words": "circle", "edited_words": "star"})
@@ -18,14 +19,14 @@ BLEND = ("P2P_LocalBlend", {"source_words": "circle", "edited_words": "star"})
 def test_the_pictures_of_a_prompt():
     text = "a red circle on the grass"
     edited, studio = text.replace("circle", "star"), HeadlessStudio()
-    shot = studio.shoot(text, [[SWAP], [SWAP, BLEND]], 2, 0, edited, maps="circle")
+    shot = studio.shoot(Request(text, [[SWAP], [SWAP, BLEND]], 2, 0, edited, maps="circle"))
     assert {name: len(some) for name, some in shot.items()} == {
         "source": 2,
         "p2p": 4,
         "reprompt": 2,
         "maps": 2,
     }
-    alone = studio.shoot(edited, [], 2, 0)["source"]
+    alone = studio.shoot(Request(edited, [], 2, 0))["source"]
     assert np.array_equal(shot["reprompt"], alone), "the edited prompt by itself, uncontrolled"
     assert recognise(shot["source"][0]).items[0].shape == "circle"
     assert recognise(shot["p2p"][0]).items[0].shape == "star"

@@ -12,7 +12,7 @@ import pytest
 from p2p_core.hosts.launch.locate import ROOT
 from p2p_core.hosts.launch.server import PromptFailed, Server
 from p2p_core.hosts.launch.workflow import by_type, to_prompt
-from p2p_core.lab.showcase.studio import Link, Studio
+from p2p_core.lab.showcase.studio import Link, Request, Studio
 
 PROMPT = "a red circle on the grass"
 SWAP: Link = ("P2P_WordSwap", {"words": "circle", "replacement": "star"})
@@ -65,14 +65,14 @@ def test_edits_that_change_nothing_give_the_source(studio: Studio) -> None:
             ("P2P_Reweight", {"words": "red", "factor": 1.0}),
         ],
     ]
-    shot = studio.shoot(PROMPT, chains, 1, 3)
+    shot = studio.shoot(Request(PROMPT, chains, 1, 3))
     assert [level(picture, shot["source"][0]) <= 1 for picture in shot["p2p"]] == [True] * 3
 
 
 def test_a_re_prompted_picture_is_of_one_prompt_however_many_edits(studio: Studio) -> None:
     edited = PROMPT.replace("circle", "star")
-    shot = studio.shoot(PROMPT, [[SWAP], [SWAP]], 1, 3, edited)
-    alone = studio.shoot(edited, [[("P2P_Reweight", {"words": "red: 1"})]], 1, 3)["source"]
+    shot = studio.shoot(Request(PROMPT, [[SWAP], [SWAP]], 1, 3, edited))
+    alone = studio.shoot(Request(edited, [[("P2P_Reweight", {"words": "red: 1"})]], 1, 3))["source"]
     assert level(shot["reprompt"][0], alone[0]) <= 1
 
 
@@ -83,7 +83,7 @@ def test_a_reweighted_word_and_a_blend_act(studio: Studio) -> None:
         [SWAP],
         [SWAP, ("P2P_LocalBlend", {"source_words": "circle", "edited_words": "star"})],
     ]
-    shot = studio.shoot(PROMPT, chains, 1, 3)
+    shot = studio.shoot(Request(PROMPT, chains, 1, 3))
     weighted, louder, plain, blended = shot["p2p"]
     assert level(weighted, shot["source"][0]) > 8
     assert level(louder, plain) > 2
@@ -130,13 +130,13 @@ def test_a_reweighted_word_and_a_blend_act(studio: Studio) -> None:
 )
 def test_wrong_input_is_named(chain: Sequence[Link], message: str, studio: Studio) -> None:
     with pytest.raises(PromptFailed) as failure:
-        studio.shoot(PROMPT, [chain], 1, 3)
+        studio.shoot(Request(PROMPT, [chain], 1, 3))
     assert message in str(failure.value)
 
 
 def test_words_to_look_at_that_no_prompt_has(studio: Studio) -> None:
     with pytest.raises(PromptFailed, match="'tree' is in none of the prompts"):
-        studio.shoot(PROMPT, [[SWAP]], 1, 3, maps="tree")
+        studio.shoot(Request(PROMPT, [[SWAP]], 1, 3, maps="tree"))
 
 
 def test_the_advanced_sampler_and_the_guider(studio: Studio, server: Server) -> None:

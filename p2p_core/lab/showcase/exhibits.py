@@ -17,7 +17,7 @@ from ...demo.scenes import COLOURS, PITCH, SIZE, Item, pattern_coverage
 from ..metrics import psnr
 from ..sheet import grid
 from .pairs import ADDED, FADED, PAIRS, WINDOWS, Pair
-from .studio import Link, Photographer
+from .studio import Link, Photographer, Request
 
 MARGIN = 4
 """Pixels around an object that are not yet background: edges are soft."""
@@ -86,7 +86,7 @@ def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]
             only = {"source_words": pair.words, "edited_words": pair.replacement}
             plain = swap(pair, kind)
             chains = [[plain], [plain, ("P2P_LocalBlend", only)]]
-            shot = studio.shoot(pair.prompt, chains, seeds, seed + n, pair.edited)
+            shot = studio.shoot(Request(pair.prompt, chains, seeds, seed + n, pair.edited))
             edited, local = shot["p2p"][:seeds], shot["p2p"][seeds:]
             for source, again, picture, kept in zip(
                 shot["source"], shot["reprompt"], edited, local, strict=True
@@ -120,7 +120,7 @@ def refinements(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit
         refine = ("P2P_Refine", {"edited_prompt": pair.edited, **REFINE_WINDOWS})
         noun = pair.words.split()[-1]
         blend = ("P2P_LocalBlend", {"source_words": noun, "edited_words": noun})
-        shot = studio.shoot(pair.prompt, [[refine, blend]], seeds, seed + n, pair.edited)
+        shot = studio.shoot(Request(pair.prompt, [[refine, blend]], seeds, seed + n, pair.edited))
         for source, again, picture in zip(
             shot["source"], shot["reprompt"], shot["p2p"], strict=True
         ):
@@ -156,7 +156,7 @@ def fader(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
             [("P2P_Reweight", {"words": f"{word}: {factor:g}", **FADER_WINDOWS})]
             for factor in FADER
         ]
-        shot = studio.shoot(text, chains, seeds, seed + n)
+        shot = studio.shoot(Request(text, chains, seeds, seed + n))
         for i, source in enumerate(shot["source"]):
             pattern = [pattern_strength(source, picture, word) for picture in shot["p2p"][i::seeds]]
             correlations.append(float(np.nan_to_num(spearmanr(FADER, pattern).statistic)))
@@ -205,7 +205,7 @@ def one_word(studio: Photographer, seed: int) -> Iterator[Exhibit]:
             [swap(pair, "colour_swap", **free, word_windows=f"{noun}: 0-1")],
             [swap(pair, "colour_swap", cross_replace_end=1.0, self_replace_end=0.0)],
         ]
-        shot = studio.shoot(pair.prompt, chains, 1, seed + n)
+        shot = studio.shoot(Request(pair.prompt, chains, 1, seed + n))
         images += [shot["source"][0], *shot["p2p"]]
         captions += [pair.prompt, "nothing injected", f"only {noun!r} injected", "every word"]
         yield exhibit
@@ -217,7 +217,9 @@ def word_maps(studio: Photographer, seed: int) -> Iterator[Exhibit]:
     exhibit = Exhibit()
     images: list[np.ndarray] = []
     for n, pair in enumerate(PAIRS["colour_swap"][:3]):
-        shot = studio.shoot(pair.prompt, [[swap(pair, "colour_swap")]], 1, seed + n, maps="")
+        shot = studio.shoot(
+            Request(pair.prompt, [[swap(pair, "colour_swap")]], 1, seed + n, maps="")
+        )
         words = len(pair.prompt.split())
         for picture, maps in (("source", shot["maps"][:words]), ("p2p", shot["maps"][words:])):
             row = [shot[picture][0], *maps][:7]

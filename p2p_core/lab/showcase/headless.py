@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...attention_maps import Seen
@@ -17,7 +16,7 @@ from ...hosts.diffusers.viewing import sample_and_look
 from ...local_blend import LocalBlend
 from ...notation import parse_factors, parse_windows, parse_words
 from ...schedules import Schedule, Window
-from .studio import Link
+from .studio import Link, Pictures, Request
 
 STEPS, CFG = 30, 3.0
 """As in workflows/1_word_swap.json."""
@@ -29,29 +28,21 @@ class HeadlessStudio:
     def __init__(self) -> None:
         self.model = Model.demo()
 
-    def shoot(
-        self,
-        text: str,
-        chains: Sequence[Sequence[Link]],
-        seeds: int,
-        seed: int,
-        reprompt: str | None = None,
-        maps: str | None = None,
-    ) -> dict[str, list[np.ndarray]]:
+    def shoot(self, wanted: Request) -> Pictures:
         """Take pictures as every `Photographer`."""
-        latent = torch.zeros(seeds, 4, 16, 16)
-        edits = [tuple(edit_of(link) for link in chain) for chain in chains]
-        rest = {"settings": Settings(STEPS, CFG, seed=seed), "quiet": True}
+        latent = torch.zeros(wanted.seeds, 4, 16, 16)
+        edits = [tuple(edit_of(link) for link in chain) for chain in wanted.chains]
+        rest = {"settings": Settings(STEPS, CFG, seed=wanted.seed), "quiet": True}
         seen: list[Seen] = []
-        if maps is None:
-            result = sample(self.model, text, edits, latent, **rest)
+        if wanted.maps is None:
+            result = sample(self.model, wanted.text, edits, latent, **rest)
         else:
-            words = parse_words(maps)
-            result, seen = sample_and_look(self.model, text, edits, latent, words, **rest)
+            words = parse_words(wanted.maps)
+            result, seen = sample_and_look(self.model, wanted.text, edits, latent, words, **rest)
         pictures = self.model.to_pictures(torch.cat([result.source, result.edited]))
-        shot = {"source": list(pictures[:seeds]), "p2p": list(pictures[seeds:])}
-        if reprompt is not None:
-            free = sample(self.model, reprompt, [], latent, **rest)
+        shot = {"source": list(pictures[: wanted.seeds]), "p2p": list(pictures[wanted.seeds :])}
+        if wanted.reprompt is not None:
+            free = sample(self.model, wanted.reprompt, [], latent, **rest)
             shot["reprompt"] = list(self.model.to_pictures(free.source))
         if seen:
             shown = [torch.from_numpy(picture / 255).float() for picture in pictures]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,24 +21,32 @@ Link = tuple[str, Mapping[str, Any]]
 """An edit node: its type, and those of its inputs that are not at their defaults."""
 
 
+@dataclass(frozen=True)
+class Request:
+    """A prompt and chains of edits of it, and what pictures are wanted of them.
+
+    "source" are `seeds` pictures, "p2p" as many for each chain, one chain after the other; if
+    wanted, "reprompt" are those of the prompt `reprompt`, from the same noise and without control,
+    and "maps" a heatmap for each of the words in `maps`.
+    """
+
+    text: str
+    chains: Sequence[Sequence[Link]]
+    seeds: int
+    seed: int
+    reprompt: str | None = None
+    maps: str | None = None
+
+
+Pictures = dict[str, list[np.ndarray]]
+"""uint8[height width 3] by what they show."""
+
+
 class Photographer(Protocol):
     """Whoever takes the demo's pictures."""
 
-    def shoot(
-        self,
-        text: str,
-        chains: Sequence[Sequence[Link]],
-        seeds: int,
-        seed: int,
-        reprompt: str | None = None,
-        maps: str | None = None,
-    ) -> dict[str, list[np.ndarray]]:
-        """Take pictures, uint8[height width 3], of a prompt and chains of edits of it.
-
-        Returns "source" with `seeds` pictures, "p2p" with as many for each chain, one chain after
-        the other, and if wanted "reprompt" (those of the prompt `reprompt`, from the same noise and
-        without control) and "maps" with a heatmap for each of the words in `maps`.
-        """
+    def shoot(self, wanted: Request) -> Pictures:
+        """Take the pictures that are wanted."""
         ...
 
 
@@ -50,28 +59,20 @@ class Studio:
         workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
         self.prompt = to_prompt(workflow, self.nodes)
 
-    def shoot(
-        self,
-        text: str,
-        chains: Sequence[Sequence[Link]],
-        seeds: int,
-        seed: int,
-        reprompt: str | None = None,
-        maps: str | None = None,
-    ) -> dict[str, list[np.ndarray]]:
+    def shoot(self, wanted: Request) -> Pictures:
         """Take pictures as every `Photographer`."""
-        prompt = self._with_chains(chains)
-        by_type(prompt, "P2P_Controller").update(source_prompt=text)
-        by_type(prompt, "EmptyLatentImage").update(batch_size=seeds)
-        by_type(prompt, "P2P_KSampler").update(seed=seed)
-        by_type(prompt, "KSampler").update(seed=seed)
+        prompt = self._with_chains(wanted.chains)
+        by_type(prompt, "P2P_Controller").update(source_prompt=wanted.text)
+        by_type(prompt, "EmptyLatentImage").update(batch_size=wanted.seeds)
+        by_type(prompt, "P2P_KSampler").update(seed=wanted.seed)
+        by_type(prompt, "KSampler").update(seed=wanted.seed)
         saved = {self._prefix(node): name for name, node in prompt.items() if self._prefix(node)}
-        if reprompt is None:
+        if wanted.reprompt is None:
             del prompt[saved["reprompt"]]
         else:
-            self._prompt_of(prompt, "KSampler")["text"] = reprompt
-        if maps is not None:
-            self._add_maps(prompt, saved, maps)
+            self._prompt_of(prompt, "KSampler")["text"] = wanted.reprompt
+        if wanted.maps is not None:
+            self._add_maps(prompt, saved, wanted.maps)
         outputs = self.server.queue(prompt)
         return {
             self._prefix(prompt[name]): [
