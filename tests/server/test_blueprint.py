@@ -19,7 +19,8 @@ def offered(server: Server) -> dict[str, Any]:
     try:
         every = server.get("/global_subgraphs")
     except urllib.error.HTTPError as error:
-        assert error.code == 404
+        if error.code != 404:
+            raise
         pytest.skip("blueprints came with later hosts")
     own = f"custom_nodes.{PACK_NAME}"
     return {key: one for key, one in every.items() if one["info"]["node_pack"] == own}
