@@ -7,6 +7,7 @@ from inspect import signature
 from typing import Any
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 from server import PromptServer
 
 Edit = io.Custom("P2P_EDIT")
@@ -70,6 +71,10 @@ FIXED: Any = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)
 Older hosts know no more than whether there is such a choice, and their frontend begins with
 "randomize". The choice itself stays there: saved workflows have a value for it behind the seed's.
 """
+
+
+NOTHING = ExecutionBlocker(None)
+"""An output that is not there: what is connected to it does not run, without an error."""
 
 
 def show(text: str, node: Any) -> None:

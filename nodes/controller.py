@@ -6,11 +6,14 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..p2p_core.alignment import describe
-from ..p2p_core.controller import ChainError
-from ..p2p_core.edits import Refine
+from ..p2p_core.alignment import changes, describe
+from ..p2p_core.controller import Branch, ChainError
+from ..p2p_core.edits import Reweight
+from ..p2p_core.edits.mix import Mix
 from ..p2p_core.hosts.comfyui.conditioning import build_controller
-from .common import CATEGORY, Controller, Edit, Link, optional_schema, show
+from ..p2p_core.local_blend import LocalBlend
+from ..p2p_core.tokens import Prompt
+from .common import CATEGORY, NOTHING, Controller, Edit, Link, optional_schema, show
 
 MAX_EDITS = 8
 
@@ -25,7 +28,8 @@ class P2PController(io.ComfyNode):
             display_name="P2P Controller",
             category=CATEGORY,
             description="The source prompt and up to 8 edits of it. Each edit chain becomes an "
-            "edited prompt, and each edited prompt an image beside the source image.",
+            "edited prompt, and each edited prompt an image beside the source image. Without edits "
+            "the source image is sampled alone.",
             **optional_schema(
                 search_aliases=["prompt to prompt", "p2p", "cross attention control"]
             ),
@@ -69,7 +73,8 @@ class P2PController(io.ComfyNode):
                 io.String.Output(
                     display_name="alignment",
                     tooltip="What became of the source prompt's words, one edit a line: kept, "
-                    "swapped (→), added (+) and removed (−) words.",
+                    "swapped (→), added (+) and removed (−) words; of a long prompt, the changed "
+                    "ones with two words around.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -77,16 +82,14 @@ class P2PController(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, source_prompt: str, **edits: Any) -> io.NodeOutput:
-        chains: dict[str, tuple[Link, ...]] = {
-            name: edits[name]
-            for name in (f"edit_{n}" for n in range(1, MAX_EDITS + 1))
-            if edits.get(name) is not None
-        }
-        if not chains:
-            raise ValueError(
-                "Expected at least one edit, got none. Connect a P2P Word Swap, Refine or "
-                "Reweight to edit_1; without edits the stock KSampler samples the prompt."
-            )
+        chains: dict[str, tuple[Link, ...]] = {}
+        for name in (f"edit_{n}" for n in range(1, MAX_EDITS + 1)):
+            chain = edits.get(name) or ()
+            if all(isinstance(link.edit, LocalBlend) for link in chain):
+                for link in chain:
+                    show("no edit comes before this mask, and so it does nothing", link.node)
+            else:
+                chains[name] = chain
         try:
             encoded = build_controller(
                 clip, source_prompt, [[link.edit for link in chain] for chain in chains.values()]
@@ -99,12 +102,44 @@ class P2PController(io.ComfyNode):
         alignments = [
             describe(encoded.controller.source, branch.edited, branch.spans) for branch in branches
         ]
-        show("\n".join(texts), cls.hidden.unique_id)
-        for chain, alignment in zip(chains.values(), alignments, strict=True):
-            for link in chain:
-                if isinstance(link.edit, Refine):
-                    show(alignment, link.node)
-        return io.NodeOutput(encoded, texts, encoded.conditioning, "\n".join(alignments))
+        show("\n".join(texts) or "no edit: the source image alone", cls.hidden.unique_id)
+        for chain, branch in zip(chains.values(), branches, strict=True):
+            for link, said in zip(chain, done(encoded.controller.source, branch), strict=True):
+                show(said, link.node)
+        return io.NodeOutput(
+            encoded,
+            texts or NOTHING,
+            encoded.conditioning,
+            "\n".join(alignments) or "no edit: the source image alone",
+        )
+
+
+def done(source: Prompt, branch: Branch) -> list[str]:
+    """What each link of a branch's chain does, in a line."""
+    lines: list[str] = []
+    index = 0
+    for edit in branch.chain:
+        if isinstance(edit, LocalBlend):
+            lines.append(masked(branch.blend))
+            continue
+        if isinstance(edit, Reweight):
+            lines.append(", ".join(f"{phrase} × {factor:g}" for phrase, factor in edit.weights))
+        else:
+            by = f"by {edit.degree:g}: " if isinstance(edit, Mix) else ""
+            lines.append(by + changes(source, branch.edited, branch.spans, index))
+        index += 1
+    return lines
+
+
+def masked(blend: LocalBlend | None) -> str:
+    """Where an edit may change the image, in a line."""
+    if blend is None:
+        return "no word changed, and so nothing to keep within"
+    words = ", ".join(dict.fromkeys((*blend.source_words, *blend.edited_words)))
+    own = "your mask" if blend.user_mask is not None else ""
+    joint = " and " if blend.join == "intersection" else " or "
+    less = f", not {', '.join(blend.subtract_words)}" if blend.subtract_words else ""
+    return f"within {joint.join(part for part in (words, own) if part)}{less}"
 
 
 def blamed(name: str, chain: tuple[Link, ...], error: ChainError) -> str:

@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..p2p_core.demo.scenes import caption, render, sample_scene
-from ..p2p_core.hosts.comfyui.demo import load_demo
+from ..p2p_core.hosts.comfyui.demo import empty_latent, load_demo
 from .common import CATEGORY, optional_schema
 
 
@@ -23,13 +23,15 @@ class P2PDemoCheckpoint(io.ComfyNode):
             display_name="P2P Demo Checkpoint",
             category=CATEGORY,
             description="The demo model that ships with the pack: 128×128 pictures of shapes, such "
-            "as 'a red star on the grass'. Small enough for a CPU; every stock node works on it.",
+            "as 'a red star on the grass', best at a cfg of 3. Small enough for a CPU; every stock "
+            "node works on it.",
             **optional_schema(search_aliases=["prompt to prompt", "demo", "example model"]),
             inputs=[],
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="The diffusion model (v-prediction, SD1.x family).",
+                    tooltip="The diffusion model (v-prediction, SD1.x family), for a cfg of about "
+                    "3.",
                 ),
                 io.Clip.Output(
                     display_name="clip", tooltip="The text encoder: CLIP's tokens, 77 of them."
@@ -38,12 +40,16 @@ class P2PDemoCheckpoint(io.ComfyNode):
                     display_name="vae",
                     tooltip="The autoencoder: 8× down-sampling, 4 latent channels.",
                 ),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="An empty latent of the size that the model knows, 128×128 pixels.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(*load_demo())
+        return io.NodeOutput(*load_demo(), {"samples": empty_latent()})
 
 
 class P2PDemoImage(io.ComfyNode):

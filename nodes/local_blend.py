@@ -35,18 +35,24 @@ class P2PLocalBlend(io.ComfyNode):
             "KSampler gives the mask out.",
             **optional_schema(search_aliases=["prompt to prompt", "attention mask", "background"]),
             inputs=[
-                Edit.Input("edit", tooltip="The edits whose reach is limited."),
+                Edit.Input(
+                    "edit",
+                    optional=True,
+                    tooltip="The edits whose reach is limited; without any, the mask does nothing.",
+                ),
                 io.String.Input(
                     "source_words",
                     default="",
                     tooltip="Words of the source prompt whose place in the source image may "
-                    "change, separated by commas: usually the word that is edited.",
+                    "change, separated by commas: usually the word that is edited. Empty here and "
+                    "in edited_words, without a mask: the words that the edits change.",
                 ),
                 io.String.Input(
                     "edited_words",
                     default="",
                     tooltip="Words of the edited prompt whose place in the edited image may "
-                    "change, separated by commas.",
+                    "change, separated by commas. Empty here and in source_words, without a mask: "
+                    "the words that the edits change.",
                 ),
                 io.String.Input(
                     "subtract_words",
@@ -113,7 +119,6 @@ class P2PLocalBlend(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        edit: tuple[Link, ...],
         source_words: str,
         edited_words: str,
         subtract_words: str,
@@ -123,6 +128,7 @@ class P2PLocalBlend(io.ComfyNode):
         grow: int,
         resolution: str,
         join: Any,
+        edit: tuple[Link, ...] = (),
         mask: Any = None,
         background: dict[str, Any] | None = None,
     ) -> io.NodeOutput:

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..p2p_core.hosts.comfyui.sampling import EditGuider, sample
 from ..p2p_core.hosts.comfyui.viewing import Run as SamplingRun
-from .common import CATEGORY, FIXED, Controller, Inversion, Run, optional_schema
+from .common import CATEGORY, FIXED, NOTHING, Controller, Inversion, Run, optional_schema
 
 
 def model_input() -> Any:
@@ -35,8 +35,9 @@ def positive_input() -> Any:
     return io.Conditioning.Input(
         "positive",
         optional=True,
-        tooltip="The controller's positive output after other nodes had it, such as Apply "
-        "ControlNet. Leave free otherwise.",
+        display_name="controller's positive",
+        tooltip="The P2P Controller's positive output after other nodes had it, such as Apply "
+        "ControlNet; no other prompt. Leave unconnected otherwise.",
     )
 
 
@@ -113,11 +114,16 @@ def outputs() -> list[Any]:
 
 
 def sampled(model: Any, controller: Any, **settings: Any) -> io.NodeOutput:
-    """The outputs of a sampling node; settings are those of `sampling.sample`."""
+    """The outputs of a sampling node; settings are those of `sampling.sample`.
+
+    Without edits there is no edited image to be decoded, only none to go on from.
+    """
     latent = settings.pop("latent_image")
     again = partial(sample, model, controller, latent=latent, **settings)
     result = again()
     run = SamplingRun(model, controller, latent, again)
+    if not run.rows.edits and not settings.get("leftover_noise"):
+        return io.NodeOutput(result.source, NOTHING, NOTHING, run)
     return io.NodeOutput(result.source, result.edited, result.masks, run)
 
 

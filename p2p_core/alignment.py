@@ -206,21 +206,61 @@ def align(
     return tuple(spans)
 
 
+LONG = 12
+"""Spans of a prompt that is not shown whole, but by its changes with some words around them."""
+
+
 def describe(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> str:
-    """Say the alignment in a line: "a, cat → big dog, on, − wet, grass, + at night"."""
+    """Say the alignment in a line: "a, cat → big dog, on, − wet, grass, + at night".
+
+    Of a long prompt, what `changes` says.
+    """
+    if len(spans) > LONG:
+        return changes(source, edited, spans)
+    return ", ".join(_said(source, edited, span) for span in spans)
+
+
+def changes(
+    source: Prompt, edited: Prompt, spans: Sequence[Span], edit: int | None = None, around: int = 2
+) -> str:
+    """Say what has changed, in a line: "red → blue · 4 words kept".
+
+    `edit` is the place in its chain of the edit that is asked about, None for all. In a long prompt
+    changes stand in brackets between the words `around` them: "… a big [red → blue] circle on …".
+    """
+    changed = [
+        n for n, span in enumerate(spans) if span.kind != "kept" and edit in (None, span.edit)
+    ]
+    kept = sum(
+        any(map(str.isalnum, edited.words[j].text))
+        for span in spans
+        if span.kind == "kept"
+        for j in span.edited
+    )
+    count = f"{kept} word{'' if kept == 1 else 's'} kept"
+    if not changed:
+        return f"no word changed · {count}"
+    if len(spans) <= LONG:
+        said = ", ".join(_said(source, edited, spans[n]) for n in changed)
+        return f"{said} · {count}"
     parts: list[str] = []
-    for span in spans:
-        before = " ".join(source.words[i].text for i in span.source)
-        after = " ".join(edited.words[j].text for j in span.edited)
-        parts.append(
-            {
-                "kept": after,
-                "swapped": f"{before} → {after}",
-                "inserted": f"+ {after}",
-                "deleted": f"− {before}",
-            }[span.kind]
-        )
-    return ", ".join(parts)
+    shown = {n + m for n in changed for m in range(-around, around + 1)} & {*range(len(spans))}
+    for before, n in pairwise([-1, *sorted(shown)]):
+        text = _said(source, edited, spans[n])
+        parts += ["…"] * (n - before > 1) + [f"[{text}]" if n in changed else text]
+    parts += ["…"] * (max(shown) < len(spans) - 1)
+    return f"{' '.join(parts)} · {count}"
+
+
+def _said(source: Prompt, edited: Prompt, span: Span) -> str:
+    before = " ".join(source.words[i].text for i in span.source)
+    after = " ".join(edited.words[j].text for j in span.edited)
+    return {
+        "kept": after,
+        "swapped": f"{before} → {after}",
+        "inserted": f"+ {after}",
+        "deleted": f"− {before}",
+    }[span.kind]
 
 
 def mapper(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> Tensor:

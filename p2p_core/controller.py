@@ -158,6 +158,7 @@ class Branch:
     injections: tuple[tuple[SelfInjection, Joint], ...]
     """Of its edits that inject self-attention, and where in a transformer they do."""
     blend: LocalBlend | None
+    """With its words, the edits' own where it was given none."""
 
     @property
     def mode(self) -> str:
@@ -358,9 +359,11 @@ def _branch(source: Prompt, number: int, chain: Chain, read: Callable[[str], Pro
         words = Aligned(source, present, spans, columns, index, held)
         acting.append(Acting(edit, words, windows, follows))
     blend = None
-    for place, blend in blends:
+    for place, given in blends:
+        blend = _with_changes(given, source, present, spans, edits) if given.asks else given
         with _of(number, place):
-            blend.columns(source, present)
+            if blend is not None:
+                blend.columns(source, present)
     modes = {edit.joint.mode for edit in edits} - {AUTOMATIC}
     if len(modes) > 1:
         raise ValueError(
@@ -369,6 +372,20 @@ def _branch(source: Prompt, number: int, chain: Chain, read: Callable[[str], Pro
         )
     injections = tuple((edit.self_injection, edit.joint) for edit in holding)
     return Branch(chain, present, spans, columns, tuple(acting), injections, blend)
+
+
+def _with_changes(
+    blend: LocalBlend, source: Prompt, edited: Prompt, spans: Sequence[Span], edits: Sequence[Edit]
+) -> LocalBlend | None:
+    """A local blend of the words that edits change; None where they change none, and so nothing."""
+    changed = [span for span in spans if span.kind != "kept"]
+    phrases = [phrase for edit in edits for phrase in edit.phrases]
+    words = (
+        [source.name(span.source) for span in changed] + [p for p in phrases if p in source],
+        [edited.name(span.edited) for span in changed] + phrases,
+    )
+    own, other = (tuple(dict.fromkeys(name for name in names if name)) for names in words)
+    return replace(blend, source_words=own, edited_words=other) if own or other else None
 
 
 def _held(edited: Prompt, spans: Sequence[Span], columns: Tensor, edit: Edit, index: int) -> Tensor:

@@ -44,7 +44,10 @@ class LocalBlend:
     the layers that are looked at as a fraction of the latent's side, None for the coarsest ones of
     at least `LEAST_SIDE` cells a side.
 
-    Raises `ValueError` for numbers out of range and for a mask made of nothing.
+    Without words and mask, the words are those that the edits of its chain change
+    (`controller.plan` finds them).
+
+    Raises `ValueError` for numbers out of range.
     """
 
     source_words: tuple[str, ...] = ()
@@ -68,11 +71,11 @@ class LocalBlend:
             raise ValueError(f"Expected to grow by 0 or more latent cells, got {self.grow}.")
         if self.join not in ("union", "intersection"):
             raise ValueError(f"Expected to join by union or intersection, got {self.join!r}.")
-        if self.user_mask is None and not (self.source_words or self.edited_words):
-            raise ValueError(
-                "Expected words or a mask to blend by, got neither. Write the word that the edit "
-                "changes, such as 'cat' of the source and 'dog' of the edited prompt."
-            )
+
+    @property
+    def asks(self) -> bool:
+        """Whether it has neither words nor a mask, and so wants the words that its edits change."""
+        return self.user_mask is None and not (self.source_words or self.edited_words)
 
     @property
     def looks(self) -> bool:

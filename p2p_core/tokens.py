@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache, cached_property
 from itertools import accumulate, pairwise, takewhile
+from string import punctuation
 
 from .matching import matching
 
@@ -173,6 +174,19 @@ class Prompt:
         phrase, number = self._numbered(phrase)
         found = self._occurrences(phrase) if number is None else [self.find(phrase, number)]
         return sorted({t for words in found for i in words for t in self.words[i].tokens})
+
+    def name(self, words: range) -> str:
+        """What some words of it are called by: "big cat", or "cat #2" where there are several.
+
+        Punctuation around them is left out; where there is nothing else, so is the name.
+        """
+        said = [i for i in words if not all(c in punctuation for c in self.words[i].text)]
+        if not said:
+            return ""
+        words = range(said[0], said[-1] + 1)
+        phrase = " ".join(self.words[i].text for i in words)
+        found = self._spelled(split_words(phrase))
+        return phrase if len(found) < 2 else f"{phrase} #{found.index(words) + 1}"
 
     def place(self, words: range, emptied: bool = False) -> range:
         """Find the characters that some words of it take up, to be written over.

@@ -54,13 +54,13 @@ def test_nested_latents(demo, latent, pack):
     euler = comfy.samplers.sampler_object("euler")
     blend = importlib.import_module(f"{pack.__name__}.nodes.local_blend").P2PLocalBlend
     mask = torch.ones(1, 16, 16)
-    settings = ("", "", "", 0.3, 0.2, 0.0, 0, "automatic", "union", mask)
+    settings = ("", "", "", 0.3, 0.2, 0.0, 0, "automatic", "union", SWAP, mask)
     for into in (
         lambda: sample(demo.model, encoded, negative=[], latent=given, **vars(Settings())),
         lambda: call(
             custom.SamplerCustomAdvanced, noise, EditGuider(guider, encoded), euler, sigmas, given
         ),
-        lambda: call(blend, SWAP, *settings, given),
+        lambda: call(blend, *settings, background=given),
     ):
         with pytest.raises(ValueError, match="batch of them, got a nested latent"):
             into()

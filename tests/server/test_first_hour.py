@@ -137,3 +137,121 @@ def test_a_mistake_is_told_of_the_edit_that_it_is_in(
     assert said in error["exception_message"]
     assert said in seen.texts["second"][-1]
     assert swap not in seen.texts
+
+
+def test_an_edit_says_what_it_does(server: Server) -> None:
+    prompt = demo(server, "word_swap_demo")
+    swap = node_of(prompt, "P2P_WordSwap")
+    prompt["loud"] = {
+        "class_type": "P2P_Reweight",
+        "inputs": {
+            **{"edit": [swap, 0], "words": "blue=2, grass", "factor": 0.5, "window_start": 0.0},
+            **{"window": "as the edits before it", "window_end": 1.0, "self_replace_end": 0.4},
+        },
+    }
+    prompt["mask"] = blend_of(server, ["loud", 0])
+    by_type(prompt, "P2P_Controller").update(edit_1=["mask", 0])
+    seen = watch(server, prompt)
+    assert pictures(server, seen)
+    assert seen.texts[swap] == ["red → blue · 5 words kept"]
+    assert seen.texts["loud"] == ["blue × 2, grass × 0.5"]
+    assert seen.texts["mask"] == ["within red, grass, blue"]
+
+
+def blend_of(server: Server, edit: list[Any] | None = None, **inputs: Any) -> Prompt:
+    """A Local Blend Mask with its default values."""
+    known = server.get("/object_info/P2P_LocalBlend")["P2P_LocalBlend"]["input"]["required"]
+    values = {
+        name: rest[0].get("default", "automatic" if name == "resolution" else None)
+        for name, (_, *rest) in known.items()
+    }
+    before = {} if edit is None else {"edit": edit}
+    return {"class_type": "P2P_LocalBlend", "inputs": {**values, **before, **inputs}}
+
+
+def test_a_blend_without_words_is_one_of_the_words_that_change(server: Server) -> None:
+    prompt = demo(server, "word_swap_demo")
+    swap, saved = node_of(prompt, "P2P_WordSwap"), "p2p_p2p"
+    (node,) = (n for n, one in prompt.items() if one["inputs"].get("filename_prefix") == saved)
+    made: list[np.ndarray] = []
+    for words in ({}, {"source_words": "red", "edited_words": "blue"}):
+        prompt["mask"] = blend_of(server, [swap, 0], **words)
+        by_type(prompt, "P2P_Controller").update(edit_1=["mask", 0])
+        made += pictures(server, watch(server, prompt))[node]
+    assert np.array_equal(*made)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_without_edits_the_source_is_sampled_alone(masked: bool, server: Server) -> None:
+    """As the stock KSampler does it; what would be made of edits is left out, without an error."""
+    prompt = demo(server, "word_swap_demo")
+    controller, sampler = by_type(prompt, "P2P_Controller"), by_type(prompt, "KSampler")
+    del prompt[node_of(prompt, "P2P_WordSwap")], controller["edit_1"]
+    if masked:  # its edits are bypassed
+        prompt["mask"] = blend_of(server)
+        controller["edit_1"] = ["mask", 0]
+    encode = sampler["positive"][0]
+    edited = prompt[encode]["inputs"]["text"]
+    seen = watch(server, prompt)
+    prefixes = {prompt[node]["inputs"]["filename_prefix"]: node for node in seen.outputs}
+    assert set(prefixes) == {"p2p_source"}
+    assert edited == [node_of(prompt, "P2P_Controller"), 1]
+    (source,) = pictures(server, seen)[prefixes["p2p_source"]]
+    prompt[encode]["inputs"]["text"] = controller["source_prompt"]
+    (stock,) = (
+        made[0]
+        for node, made in pictures(server, watch(server, prompt)).items()
+        if node not in seen.outputs
+    )
+    assert np.abs(source.astype(int) - stock).max() <= 1
+    assert ("mask" in seen.texts) == masked
+
+
+def test_an_advanced_sampler_goes_on_without_edits(server: Server) -> None:
+    prompt = demo(server, "word_swap_demo")
+    del by_type(prompt, "P2P_Controller")["edit_1"], prompt[node_of(prompt, "P2P_WordSwap")]
+    sampler = node_of(prompt, "P2P_KSampler")
+    inputs = prompt[sampler]["inputs"]
+    del inputs["denoise"]
+    rest = {"add_noise": True, "start_at_step": 0, "end_at_step": 2}
+    prompt["first"] = {
+        "class_type": "P2P_KSamplerAdvanced",
+        "inputs": {**inputs, **rest, "return_with_leftover_noise": True},
+    }
+    rest = {"add_noise": False, "start_at_step": 2, "end_at_step": 99}
+    prompt[sampler] = {
+        "class_type": "P2P_KSamplerAdvanced",
+        "inputs": {**inputs, **rest, "return_with_leftover_noise": False}
+        | {"latent_image": ["first", 0], "edited": ["first", 1]},
+    }
+    assert len(pictures(server, watch(server, prompt))) == 1
+
+
+def test_a_stock_conditioning_as_the_controllers_is_named(server: Server) -> None:
+    prompt = demo(server, "word_swap_demo")
+    inputs = by_type(prompt, "P2P_KSampler")
+    inputs.update(positive=inputs["negative"])
+    error = watch(server, prompt).messages["execution_error"]
+    assert "write the prompt into the controller, and leave positive unc" in str(error)
+
+
+def test_the_demo_models_own_size(server: Server) -> None:
+    """Its own latent is as large as an empty one of 128 pixels; a large one is warned of."""
+    prompt = demo(server, "word_swap_demo")
+    inputs, checkpoint = by_type(prompt, "P2P_KSampler"), node_of(prompt, "P2P_DemoCheckpoint")
+    seen = watch(server, prompt)
+    by_type(prompt, "KSampler").update(latent_image=[checkpoint, 3])
+    inputs.update(latent_image=[checkpoint, 3])
+    again = watch(server, prompt)
+    own, made = pictures(server, again), pictures(server, seen)
+    assert all(np.array_equal(made[node][0], own[node][0]) for node in made)
+    sampler, stock = node_of(prompt, "P2P_KSampler"), node_of(prompt, "KSampler")
+    assert {sampler, stock}.isdisjoint(again.texts)
+    inputs.update(steps=1, latent_image=["large", 0])
+    by_type(prompt, "KSampler").update(steps=1, latent_image=["large", 0])
+    size = {"width": 512, "height": 256, "batch_size": 1}
+    prompt["large"] = {"class_type": "EmptyLatentImage", "inputs": size}
+    large = watch(server, prompt)
+    for node in (sampler, stock):
+        assert "at 512×256 it scatters shapes" in large.texts[node][-1]
+    assert "at 512×256 it scatters shapes" in server.log.read_text(encoding="utf-8")

@@ -109,7 +109,6 @@ def test_a_reweighted_word_and_a_blend_act(studio: Studio) -> None:
             [("P2P_WordSwap", {**SWAP[1], "word_windows": "circle: 0-1"})],
             "'circle' is not in the prompt 'a red star on the grass'",
         ),
-        ([SWAP, ("P2P_LocalBlend", {})], "Expected words or a mask to blend by, got neither"),
         (
             [SWAP, ("P2P_LocalBlend", {"source_words": "star"})],
             "'star' is not in the prompt 'a red c",

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_tokenizers import ALL, chunks_of_three, reader
 
-from p2p_core.alignment import Draft, align, describe, mapper, revise
+from p2p_core.alignment import Draft, align, changes, describe, mapper, revise
 from p2p_core.controller import plan
 from p2p_core.edits import Refine, WordSwap
 from p2p_core.matching import matching
@@ -123,6 +123,29 @@ def test_the_alignment_in_words(source, edited, alignment):
     branch = refined(source, edited)
     assert branch.edited.text == edited
     assert describe(reader()(source), branch.edited, branch.spans) == alignment
+
+
+def test_what_one_edit_of_a_chain_changed():
+    chain = (WordSwap("cat", "big dog"), Refine("a big dog at night, on grass"))
+    source = reader()("a cat on grass")
+    branch = plan(source.text, [chain], reader()).branches[0]
+    said = [changes(source, branch.edited, branch.spans, edit) for edit in (0, 1, None)]
+    assert said == [
+        "cat → big dog · 3 words kept",
+        "+ at night , · 3 words kept",
+        "cat → big dog, + at night , · 3 words kept",
+    ]
+    assert changes(source, source, refined(source.text, source.text).spans) == (
+        "no word changed · 4 words kept"
+    )
+
+
+def test_a_long_alignment_is_its_changes_with_two_words_around():
+    text = " ".join(f"w{n}" for n in range(30))
+    edited = text.replace("w2 ", "new ").replace("w5 ", "").replace("w20 ", "w20 at night ")
+    branch = refined(text, edited)
+    said = "… w0 w1 [w2 → new] w3 w4 [− w5] w6 w7 … w19 w20 [+ at night] w21 w22 … · 28 words kept"
+    assert describe(reader()(text), branch.edited, branch.spans) == said.removeprefix("… ")
 
 
 def test_a_word_in_another_case_is_kept_whatever_becomes_of_the_others():

@@ -5,7 +5,7 @@ windows and token counts from there; it asks the code under test for nothing.
 """
 
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -333,3 +333,33 @@ def test_what_is_wrong_says_with_which_edit(bad, link):
     for error in (failure.value, pickle.loads(pickle.dumps(failure.value))):
         assert (error.chain, error.link) == (1, link)
         assert str(error) == str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("chain", "source_words", "edited_words"),
+    [
+        ((WordSwap("cat", "big dog"),), ("cat",), ("big dog",)),
+        ((Refine("a wet cat, and a dog on snow"),), ("grass",), ("wet", "and a dog", "snow")),
+        ((WordSwap("cat", ""),), ("cat",), ()),
+        ((Reweight((("grass", 2.0),)),), ("grass",), ("grass",)),
+        (
+            (WordSwap("grass", "snow"), Reweight((("snow", 2.0),))),
+            ("grass",),
+            ("snow",),
+        ),
+        ((WordSwap("on", "cat"),), ("on",), ("cat #2",)),
+    ],
+)
+def test_a_blend_without_words_takes_those_that_its_edits_change(chain, source_words, edited_words):
+    asking = LocalBlend(threshold=0.4, subtract_words=("a",))
+    blend = plan("a cat on grass", [(*chain, asking)], reader()).branches[0].blend
+    assert blend == replace(asking, source_words=source_words, edited_words=edited_words)
+
+
+def test_a_blend_with_a_mask_keeps_to_it_and_one_of_no_change_is_none():
+    own = LocalBlend(user_mask=torch.ones(1, 4, 4))
+    same = Refine("a cat on grass")
+    chains = [(WordSwap("cat", "dog"), own), (same, LocalBlend())]
+    masked, unchanged = plan("a cat on grass", chains, reader()).branches
+    assert masked.blend is own
+    assert unchanged.blend is None

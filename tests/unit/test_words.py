@@ -177,6 +177,26 @@ def test_an_occurrence_by_its_number():
         prompt.find("cat #2", 3)
 
 
+@settings(deadline=None, max_examples=100)
+@given(text=TEXTS | LONG.map(" ".join), tokenise=st.sampled_from(ALL), data=st.data())
+def test_a_name_finds_the_words_that_it_was_made_of(text, tokenise, data):
+    prompt = reader(tokenise)(text)
+    if not prompt.words:
+        return
+    start = data.draw(st.integers(0, len(prompt.words) - 1))
+    words = range(start, data.draw(st.integers(start + 1, len(prompt.words))))
+    if name := prompt.name(words):
+        found, tokens = prompt.tokens_of(name), [prompt.words[i].tokens for i in words]
+        assert set(found) <= {token for some in tokens for token in some}
+        around = {
+            t
+            for i, some in zip(words, tokens, strict=True)
+            for t in some
+            if not any(map(str.isalnum, prompt.words[i].text))
+        }
+        assert {token for some in tokens for token in some} - set(found) <= around
+
+
 @given(text=st.text(max_size=60), other=st.text(max_size=60))
 def test_where_two_texts_differ_is_a_part_of_them(text, other):
     for part, whole in zip(parted(text, other), (text, other), strict=True):

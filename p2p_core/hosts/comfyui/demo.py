@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import comfy.utils
 import numpy as np
 import safetensors
 import torch
+from comfy.patcher_extension import WrappersMP
+from comfy_execution.utils import get_executing_context
 
 from ...attention_maps import WordMaps, indicator
 from ...controller import Rows
@@ -25,6 +28,8 @@ from ...demo.architecture import AUTOENCODER_PREFIX, CONFIG, TEXT_PREFIX, UNET_P
 from .attention import attach
 from .conditioning import PAYLOAD_KEY, Conditioning, Payload
 from .prompts import read
+
+log = logging.getLogger("p2p.demo")
 
 
 def load_demo(path: Path = WEIGHTS) -> tuple[Any, Any, Any]:
@@ -102,9 +107,35 @@ def _model(weights: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
     model = model_config.get_model({}, "", device=comfy.model_management.unet_offload_device())
     _use_groups(model.diffusion_model, unet["norm_groups"])
     model.load_model_weights({**weights}, UNET_PREFIX)  # it takes out what it loads
-    return comfy.model_patcher.ModelPatcher(
+    patcher = comfy.model_patcher.ModelPatcher(
         model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
     )
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "p2p_demo", _of_known_size)
+    return patcher
+
+
+def empty_latent(images: int = 1) -> torch.Tensor:
+    """Latents of the size that the model was trained on: zeros[images channels height width]."""
+    side = CONFIG["image_size"] // 8
+    return torch.zeros(images, CONFIG["autoencoder"]["latent_channels"], side, side)
+
+
+def _of_known_size(executor: Any, noise: torch.Tensor, *rest: Any, **named: Any) -> Any:
+    """Wraps sampling, by any node: says of another size what will come of it."""
+    height, width = (8 * side for side in noise.shape[-2:])
+    if max(height, width) > 2 * CONFIG["image_size"]:
+        known = f"{CONFIG['image_size']}×{CONFIG['image_size']}"
+        text = (
+            f"The demo model knows pictures of {known}; at {width}×{height} it scatters shapes "
+            "and takes long. Connect P2P Demo Checkpoint's own latent."
+        )
+        log.warning(text)
+        context = get_executing_context()
+        if context is not None:  # in a server
+            from server import PromptServer
+
+            PromptServer.instance.send_progress_text(text, context.node_id)
+    return executor(noise, *rest, **named)
 
 
 def _precision(
@@ -218,8 +249,7 @@ class DemoPipeline:
         `words` names the word of each text whose attention map is returned, at the latent's own
         resolution.
         """
-        side = CONFIG["image_size"] // 8
-        latent = torch.zeros(len(texts), CONFIG["autoencoder"]["latent_channels"], side, side)
+        latent = empty_latent(len(texts))
         model, positive, maps = self.model, self.encode(texts), None
         if words is not None:
             prompts = [read(self.clip, text) for text in texts]

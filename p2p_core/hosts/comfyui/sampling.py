@@ -66,8 +66,9 @@ class EditGuider:
         self.positive = positive
         if not _made_by_a_controller(positive):
             raise ValueError(
-                "Expected a positive conditioning that the P2P Controller made, got another. "
-                "Connect the controller's own positive output, through other nodes or not."
+                "Expected a positive conditioning that the P2P Controller made, got another: write "
+                "the prompt into the controller, and leave positive unconnected, or connect the "
+                "controller's own positive output, through other nodes or not."
             )
 
     @property
@@ -222,6 +223,8 @@ def sample(
         if not leftover_noise:
             sigmas[-1] = 0
     sigmas = sigmas[start_at_step:]
+    if not encoded.controller.branches:
+        edited = None  # there are none to go on from
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(encoded.conditioning, negative)
     guider.set_cfg(cfg)
