@@ -17,7 +17,7 @@ import numpy as np
 from ...demo.scenes import render, sample_scene
 from ...hosts.launch.locate import ROOT, find_hosts
 from ...hosts.launch.server import Server
-from .studio import Link, Studio
+from .studio import Link, Request, Studio
 from .templates import Pictures, read, run, strip
 
 FOLDER = ROOT / "web" / "docs"
@@ -41,13 +41,15 @@ class Desk:
 
     def edits(self, *links: Link, reprompt: str | None = None) -> Row:
         """The source image, an edit for each link, and the re-prompted picture if one is asked."""
-        shot = self.studio.shoot(PROMPT, [[link] for link in links], 1, SEED, reprompt)
+        shot = self.studio.shoot(Request(PROMPT, [[link] for link in links], 1, SEED, reprompt))
         return [*shot["source"], *shot["p2p"], *shot.get("reprompt", [])]
 
     def samples(self, *prompts: str) -> Row:
         """A picture of each prompt."""
         nothing: Link = ("P2P_Reweight", {"words": "a: 1"})
-        return [self.studio.shoot(one, [[nothing]], 1, SEED)["source"][0] for one in prompts]
+        return [
+            self.studio.shoot(Request(one, [[nothing]], 1, SEED))["source"][0] for one in prompts
+        ]
 
     def workflow(self, name: str) -> Pictures:
         """What a shipped workflow saves."""
