@@ -82,13 +82,14 @@ class Blending:
             if here <= wanted.start + 1e-6 or (unseen and not done):
                 continue
             block = self.rows.block(n)
+            frames = x.shape[2] if x.ndim == 5 else 1
             source = edited = x.new_zeros(self.rows.sources, 1, 1)
             subtract: list[Tensor] = []
             if n in self.maps:
                 seen, columns = self.maps[n].mean(), self.maps[n].columns
                 source, edited = seen[sources, 0], seen[block, 1]
                 subtract = [seen[rows, 2] for rows in (sources, block) if columns[rows, 2].any()]
-            mask = wanted.mask(source, edited, subtract, self.size)
+            mask = wanted.mask(source, edited, subtract, self.size, frames)
             background = x[sources]
             if wanted.background is not None:
                 background = noised(wanted.background, sigma)
@@ -96,10 +97,14 @@ class Blending:
             self.masks[n] = mask
 
     def all_masks(self) -> Tensor:
-        """Collect the masks of all edits in order: float[images height width], ones without one."""
-        ones = torch.ones(self.rows.sources, *self.size)
+        """Give every edited image's mask, edit by edit: ones without a blend.
+
+        float[images height width], of a video one for each frame.
+        """
+        tall = next(iter(self.masks.values())).shape[1] if self.masks else self.size[0]
+        ones = torch.ones(self.rows.sources, tall, self.size[1])
         masks = [self.masks.get(n, ones).cpu().float() for n in range(self.rows.edits)]
-        return torch.cat([ones[:0], *masks])
+        return torch.cat([ones[:0], *masks]).view(-1, *self.size)
 
     def on_grid(self, sigma: float) -> bool:
         """Whether the sampler is at one of the schedule's levels, not between two."""

@@ -100,20 +100,27 @@ class LocalBlend:
         return own, other
 
     def mask(
-        self, source: Tensor, edited: Tensor, subtract: Sequence[Tensor], size: torch.Size
+        self,
+        source: Tensor,
+        edited: Tensor,
+        subtract: Sequence[Tensor],
+        size: Sequence[int],
+        frames: int = 1,
     ) -> Tensor:
         """Make the mask at the latent's size, 1 where the edit shows: float[images height width].
 
         The maps are float[images h w], of the source row, of the edited row, and of the words to
         subtract in each row whose prompt has them; those of words that are not given are ignored.
-        `size` is the latent's (height, width).
+        `size` is the latent's (height, width). The frames of a video stand one below the other, in
+        maps and mask.
         """
+        size = (frames * size[0], size[1])
         parts = [
             self._region(F.max_pool2d(maps[:, None], 3, stride=1, padding=1)[:, 0], size)
             for maps, words in ((source, self.source_words), (edited, self.edited_words))
             if words
         ]
-        user = self._user(len(edited), size, edited)
+        user = self._user(len(edited), size, edited, frames)
         mask = torch.stack(parts).amax(0) if parts else user
         if parts and self.user_mask is not None:
             mask = torch.maximum(mask, user) if self.join == "union" else mask * user
@@ -124,32 +131,32 @@ class LocalBlend:
             mask = mask * (1 - taken)
         return mask
 
-    def _region(self, maps: Tensor, size: torch.Size) -> Tensor:
+    def _region(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         maps = normalised(F.interpolate(maps[:, None], size)[:, 0])
         if not self.softness:
             return (maps > self.threshold).to(maps.dtype)
         return ((maps - self.threshold) / self.softness + 0.5).clamp(0, 1)
 
-    def _user(self, images: int, size: torch.Size, like: Tensor) -> Tensor:
+    def _user(self, images: int, size: tuple[int, int], like: Tensor, frames: int) -> Tensor:
         if self.user_mask is None:
             return like.new_ones(images, *size)
+        frame = (size[0] // frames, size[1])
         mask = self.user_mask.to(like).reshape(-1, 1, *self.user_mask.shape[-2:])
         if mask.shape[0] not in (1, images):
             raise ValueError(
                 f"Expected one mask or {images} (one for each source image), got {mask.shape[0]}."
             )
-        mask = F.interpolate(mask, size, mode="bilinear", align_corners=False)[:, 0]
-        return mask.clamp(0, 1).expand(images, *size)
+        mask = F.interpolate(mask, frame, mode="bilinear", align_corners=False)[:, 0]
+        return mask.clamp(0, 1).repeat(1, frames, 1).expand(images, *size)
 
 
 def blend(latent: Tensor, background: Tensor, mask: Tensor) -> Tensor:
-    """The latent inside the mask, the background outside: float[images channels … height width].
+    """Take the latent inside the mask, the background outside: float[images channels … h w].
 
-    background + mask · (latent − background), the mask being float[images height width], the same
-    for every frame where there are frames.
+    background + mask · (latent − background), the mask being float[images (frames height) width],
+    the frames of a video one below the other.
     """
-    between = [1] * (latent.ndim - 3)
-    mask = mask.view(mask.shape[0], *between, *mask.shape[1:]).to(latent)
+    mask = mask.view(mask.shape[0], 1, *latent.shape[2:]).to(latent)
     return background + mask * (latent - background)
 
 

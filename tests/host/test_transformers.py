@@ -18,6 +18,7 @@ import comfy.supported_models
 import pytest
 import torch
 from joint_oracle import joint_output
+from oracle import explicit_maps, output_of
 from runs import relative
 from text_tokenizers import reader
 
@@ -50,6 +51,9 @@ class Family:
     """Tokens before the text."""
     size: tuple[int, ...] = (8, 12)
     multiple: int = 1
+    frames: int = 1
+    joint: bool = True
+    """Whether text and image share one attention."""
 
 
 FLUX = {
@@ -68,6 +72,18 @@ FLUX = {
     "qkv_bias": True,
     "guidance_embed": False,
     "txt_ids_dims": [],
+}
+WAN = {
+    "image_model": "wan2.1",
+    "model_type": "t2v",
+    "dim": 32,
+    "ffn_dim": 64,
+    "freq_dim": 16,
+    "text_dim": WIDTH,
+    "num_heads": 2,
+    "num_layers": 2,
+    "in_dim": 16,
+    "out_dim": 16,
 }
 FAMILIES = {
     "flux": Family("FluxSchnell", {"image_model": "flux", **FLUX}, pooled=8),
@@ -170,6 +186,30 @@ FAMILIES = {
         },
         before=8,
     ),
+    "wan": Family("WAN21_T2V", WAN, joint=False),
+    "wan-video": Family("WAN21_T2V", WAN, joint=False, frames=3, size=(8, 6)),
+    "cosmos-predict2": Family(
+        "CosmosT2IPredict2",
+        {
+            "image_model": "cosmos_predict2",
+            "in_channels": 16,
+            "out_channels": 16,
+            "max_img_h": 240,
+            "max_img_w": 240,
+            "max_frames": 128,
+            "patch_spatial": 2,
+            "patch_temporal": 1,
+            "model_channels": 32,
+            "num_blocks": 2,
+            "num_heads": 1,
+            "crossattn_emb_channels": WIDTH,
+            "pos_emb_cls": "rope3d",
+            "pos_emb_learnable": True,
+            "use_adaln_lora": True,
+            "adaln_lora_dim": 8,
+        },
+        joint=False,
+    ),
 }
 
 
@@ -220,7 +260,7 @@ def encoded(family, chains):
 
 def latent(model, family, sources=1):
     wanted = model.get_model_object("latent_format")
-    frames = [1] * (getattr(wanted, "latent_dimensions", 2) - 2)
+    frames = [family.frames] * (getattr(wanted, "latent_dimensions", 2) - 2)
     return {"samples": torch.zeros(sources, wanted.latent_channels, *frames, *family.size)}
 
 
@@ -250,12 +290,36 @@ def in_the_open(model, family, controller, cfg, sources=1):
     rows = Rows(sources, len(controller.controller.branches))
     tokens = controller.controller.length
     patch = 2
-    pixels = (family.size[0] // patch) * (family.size[1] // patch)
+    pixels = family.frames * (family.size[0] // patch) * (family.size[1] // patch)
     kinds = family_of(model).kinds
     seen = {"calls": 0, "sigma": None}
 
     def progress_of(options):
         return progress(float(options["sigmas"][0]), options["sample_sigmas"].tolist())
+
+    def crossing(func, q, k, v, heads, *args, **named):
+        """Attention of a family whose text has its own; blocks call self, then cross."""
+        options = named["transformer_options"]
+        kind = options["cond_or_uncond"]
+        if 0 not in kind or q.shape[-2] != pixels or k.shape[-2] not in (pixels, tokens):
+            return func(q, k, v, heads, *args, **named)
+        here = float(options["sigmas"][0])
+        if seen["sigma"] != here:
+            seen.update(calls=0, sigma=here)
+        block, seen["calls"] = seen["calls"] // 2, seen["calls"] + 1
+        part = ((controller.controller, rows, kind.index(0) * rows.total),)
+        q, k, v = (x.transpose(1, 2).flatten(2) if x.ndim == 4 else x for x in (q, k, v))
+        q, k, v = q.double(), k.double(), v.double()
+        maps = explicit_maps(q, k, heads)
+        edited = maps.clone()
+        for edit in CallEdits(part, progress_of(options), tokens).rows(block, kinds):
+            pair = edit.map_edit.to(q.dtype)
+            if k.shape[-2] == pixels and edit.reaches:
+                edited[edit.row] = maps[edit.source]
+            elif k.shape[-2] == tokens:
+                held = maps[edit.source] @ pair.inject + maps[edit.row] * pair.keep
+                edited[edit.row] = held * pair.equalizer
+        return output_of(edited, v).float()
 
     def attention(func, q, k, v, heads, *args, **named):
         options = named["transformer_options"]
@@ -295,7 +359,9 @@ def in_the_open(model, family, controller, cfg, sources=1):
         return apply(args["input"], args["timestep"], **args["c"])
 
     patched = model.clone()
-    patched.model_options["transformer_options"]["optimized_attention_override"] = attention
+    patched.model_options["transformer_options"]["optimized_attention_override"] = (
+        attention if family.joint else crossing
+    )
     patched.set_model_unet_function_wrapper(pooled)
     positive = [
         [
@@ -351,6 +417,10 @@ def chains(mode):
 @pytest.mark.parametrize("name", chains(SHARED))
 @torch.inference_mode()
 def test_edits_are_their_definition(model, family, mode, name):
+    if not family.joint and mode == SHARED:
+        with pytest.raises(ValueError, match=r"got one for joint attention\. Set attention to"):
+            ours(model, family, encoded(family, [chains(mode)[name]]), 3.0)
+        return
     controller = encoded(family, [chains(mode)[name]])
     result = ours(model, family, controller, 3.0)
     expected = in_the_open(model, family, controller, 3.0)
@@ -362,7 +432,7 @@ def test_edits_are_their_definition(model, family, mode, name):
 @pytest.mark.parametrize("cfg", [1.0, 2.5])
 @torch.inference_mode()
 def test_several_edits_of_several_sources(model, family, cfg):
-    both = [chains(SHARED)["swap"], chains(ALIGNED)["chain"]]
+    both = [chains(SHARED if family.joint else ALIGNED)["swap"], chains(ALIGNED)["chain"]]
     controller = encoded(family, both)
     result = ours(model, family, controller, cfg, sources=2)
     expected = in_the_open(model, family, controller, cfg, sources=2)
@@ -373,6 +443,7 @@ def test_several_edits_of_several_sources(model, family, cfg):
 @pytest.mark.parametrize("mode", [SHARED, ALIGNED])
 @torch.inference_mode()
 def test_the_source_is_the_stock_run_and_identities_hold(model, family, mode):
+    mode = mode if family.joint else ALIGNED
     never = {"schedule": Schedule(Window(0, 0)), "self_injection": SelfInjection(Window(0, 0))}
     identities = [
         (Reweight((("cat", 1.0),), joint=Joint(mode)),),
@@ -406,21 +477,23 @@ def test_the_source_is_the_stock_run_and_identities_hold(model, family, mode):
 
 @torch.inference_mode()
 def test_local_blend_keeps_the_background(model, family):
-    swap, *_ = chains(SHARED)["swap"]
+    swap, *_ = chains(SHARED if family.joint else ALIGNED)["swap"]
     masks = []
     for threshold in (0.5, 0.9, 0.98, 0.995, 0.999):  # maps of random weights are all but flat
         blend = LocalBlend(("cat",), ("dog",), threshold=threshold)
         controller = encoded(family, [(swap, blend)])
         result = ours(model, family, controller, 2.0)
-        masks.append(result.masks[0])
-        outside = (masks[-1] == 0).expand_as(result.source["samples"][0])
+        masks.append(result.masks)
+        assert result.masks.shape == (family.frames, *family.size)
         difference = (result.edited["samples"] - result.source["samples"])[0]
+        difference = difference.view(-1, family.frames, *family.size)  # channels first
+        outside = (result.masks == 0).expand_as(difference)
         assert not outside.any() or difference[outside].abs().max() <= 1e-5
     assert any(0 < mask.mean() < 1 for mask in masks)
 
 
 @torch.inference_mode()
 def test_blocks_that_a_model_lacks_are_refused(model, family):
-    swap = WordSwap("cat", "dog", joint=Joint(SHARED, Blocks("20-37")))
+    swap = WordSwap("cat", "dog", joint=Joint(blocks=Blocks("20-37")))
     with pytest.raises(ValueError, match="Expected blocks that this model has, got '20-37' of"):
         ours(model, family, encoded(family, [(swap,)]), 1.0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ....calls import CallEdits, Look
+from .cross_transformer import CrossTransformer
 from .transformer import Transformer
 from .unet import UNet
 
@@ -54,4 +55,4 @@ class Family(Protocol):
 
 def family_of(model: Any) -> Family:
     """The family of a model's network; raises `ValueError` for one of none."""
-    return Transformer.of(model) or UNet.of(model)
+    return Transformer.of(model) or CrossTransformer.of(model) or UNet.of(model)

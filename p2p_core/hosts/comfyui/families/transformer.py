@@ -94,10 +94,35 @@ class Prepared:
 
 
 @dataclass
-class _Count:
+class Count:
     """Which block comes next; changes while the network runs."""
 
     came: int = 0
+    crossing: bool = False
+    """Whether a block's self-attention was last, where it also has a cross-attention."""
+
+
+def block_number(count: Count, options: dict[str, Any], starts: dict[str, int]) -> int:
+    """Tell which block calls: as the host says, else the next.
+
+    `starts` are the numbers of the first block of every type that the host counts by itself.
+    """
+    number = count.came
+    if "block_index" in options:
+        number = starts.get(options.get("block_type", ""), 0) + options["block_index"]
+    count.came = number + 1
+    return number
+
+
+def check_came(options: dict[str, Any], name: str) -> None:
+    """Raise `ValueError` if none of a call's attention came to our override."""
+    count = options.get(COUNT_KEY)
+    if count is not None and not count.came:
+        raise ValueError(
+            f"Expected the attention of {name} to go through ComfyUI's own functions, but none of "
+            "it did: another extension replaces the network or its attention (such as Nunchaku). "
+            "Load the model with ComfyUI's own loader."
+        )
 
 
 @dataclass(frozen=True)
@@ -172,7 +197,7 @@ class Transformer:
         tokens: int,
     ) -> dict[str, Any]:
         """transformer_options of one call with its edits and looks in them, see `Family`."""
-        count = _Count()
+        count = Count()
         grid = tuple(ceil(side / self.patch) for side in latent[-2:])
         pixels = grid[0] * grid[1] * (latent[2] if len(latent) == 5 else 1)
         start = self.before + ceil(tokens / self.multiple) * self.multiple
@@ -204,7 +229,7 @@ class Transformer:
                 return ours(q, k, v, heads, mask=mask, **settings)
             if v.ndim > q.ndim:  # SD3's come with their heads apart, which q's are not
                 v = v.flatten(2)
-            block = self._number(count, named.get("transformer_options") or {})
+            block = block_number(count, named.get("transformer_options") or {}, self.starts)
             edit = prepared.blocks[block] if prepared is not None else None
 
             def some(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, queries: Any) -> Tensor:
@@ -227,22 +252,7 @@ class Transformer:
 
     def check(self, options: dict[str, Any]) -> None:
         """Raises `ValueError` if a call that is over had none of its attention here."""
-        count = options.get(COUNT_KEY)
-        if count is not None and not count.came:
-            raise ValueError(
-                f"Expected the attention of {self.kind.name} to go through ComfyUI's own "
-                "functions, but none of it did: another extension replaces the network or its "
-                "attention (such as Nunchaku). Load the model with ComfyUI's own loader."
-            )
-
-    def _number(self, count: _Count, options: dict[str, Any]) -> int:
-        """Which block calls: as the host says, else the next."""
-        number = count.came
-        if "block_index" in options:
-            first = self.starts.get(options.get("block_type", ""), 0)
-            number = first + options["block_index"]
-        count.came = number + 1
-        return number
+        check_came(options, self.kind.name)
 
     def _look(
         self,
