@@ -1,4 +1,10 @@
-"""Workers of a Ray cluster."""
+"""Workers of a Ray cluster, whose actors Ray starts again where they died.
+
+Trying a job again is the engine's: Ray's task retries stay with one actor, which may wait for a
+machine for ever while others are idle, and do not see that a worker died with its work done.
+Neither has `ray.util.ActorPool` another actor for one that died; tasks without actors would load
+a model in whatever process they came to.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +39,6 @@ class RayWorkers:
     count: int
     address: str
     _ray: Any = field(default=None, init=False)
-    _start: Any = field(default=None, init=False)
     _actors: list[Any] = field(default_factory=list[Any], init=False)
     _pending: set[Future[Outcome]] = field(default_factory=set[Future[Outcome]], init=False)
     _idle: SimpleQueue[Any] = field(default_factory=SimpleQueue, init=False)
@@ -72,10 +77,12 @@ class RayWorkers:
             num_cpus=min(1.0, processors / self.count),
             num_gpus=min(1.0, accelerators / self.count),
             scheduling_strategy="SPREAD",
+            max_restarts=-1,
+            max_task_retries=-1,  # of the question whether it is there; a job says otherwise
         )(Worker)
-        self._start = lambda: actor.remote(threads)
-        for _ in range(self.count):
-            self._start_another()
+        self._actors = [actor.remote(threads) for _ in range(self.count)]
+        for one in self._actors:
+            self._take_when_there(one)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -86,12 +93,13 @@ class RayWorkers:
 
     def submit(self, job: Job) -> Future[Outcome]:
         actor = self._free_actor()
-        future: Future[Outcome] = actor.carry_out.remote(job).future()
+        once = actor.carry_out.options(max_task_retries=0)
+        future: Future[Outcome] = once.remote(job).future()
 
         def free(done: Future[Outcome]) -> None:
-            """An actor that failed is replaced: one that died takes no more jobs."""
+            """Ray starts an actor that died again, here or elsewhere, or when there is room."""
             if done.exception():
-                self._start_another()
+                self._take_when_there(actor)
             else:
                 self._idle.put(actor)
             self._pending.discard(done)
@@ -108,10 +116,8 @@ class RayWorkers:
                 sys.stderr.write("Waiting for the cluster to start a worker.\n")
             return self._idle.get()
 
-    def _start_another(self) -> None:
-        """An actor that takes jobs when it is there: its machine may be gone, or busy for long."""
-        actor = self._start()
-        self._actors.append(actor)
+    def _take_when_there(self, actor: Any) -> None:
+        """Let an actor have jobs once it answers: its machine may be gone, or busy for long."""
         there: Future[Any] = actor.__ray_ready__.remote().future()
         there.add_done_callback(lambda _: self._idle.put(actor))
 
