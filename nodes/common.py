@@ -36,12 +36,16 @@ class Link:
     """What the node is called."""
 
 
+def id_of(node: type[io.ComfyNode]) -> str:
+    """The id in the graph of a node that runs; empty where no host runs it."""
+    hidden: Any = node.hidden
+    return "" if hidden is None else str(hidden.unique_id)
+
+
 def linked(chain: tuple[Link, ...], edit: Any, node: type[io.ComfyNode]) -> io.NodeOutput:
     """A node's output: the chain that came in, with its own edit at the end."""
-    hidden: Any = node.hidden
-    name = "" if hidden is None else str(hidden.unique_id)
     kind = node.define_schema().display_name.removeprefix("P2P ").partition(" (")[0]
-    return io.NodeOutput((*chain, Link(edit, name, kind)))
+    return io.NodeOutput((*chain, Link(edit, id_of(node), kind)))
 
 
 RESOLUTIONS: dict[str, float | None] = {
@@ -77,11 +81,11 @@ NOTHING = ExecutionBlocker(None)
 """An output that is not there: what is connected to it does not run, without an error."""
 
 
-def show(text: str, node: Any) -> None:
+def show(text: str, node: str) -> None:
     """Write a line under a node, where there is a browser to show it."""
     server = getattr(PromptServer, "instance", None)
     if server is not None and node:
-        server.send_progress_text(text, str(node))
+        server.send_progress_text(text, node)
 
 
 def resolution_input() -> Any:

@@ -13,7 +13,7 @@ from ..p2p_core.edits.mix import Mix
 from ..p2p_core.hosts.comfyui.conditioning import build_controller
 from ..p2p_core.local_blend import LocalBlend
 from ..p2p_core.tokens import Prompt
-from .common import CATEGORY, NOTHING, Controller, Edit, Link, optional_schema, show
+from .common import CATEGORY, NOTHING, Controller, Edit, Link, id_of, optional_schema, show
 
 MAX_EDITS = 8
 
@@ -102,7 +102,7 @@ class P2PController(io.ComfyNode):
         alignments = [
             describe(encoded.controller.source, branch.edited, branch.spans) for branch in branches
         ]
-        show("\n".join(texts) or "no edit: the source image alone", cls.hidden.unique_id)
+        show("\n".join(texts) or "no edit: the source image alone", id_of(cls))
         for chain, branch in zip(chains.values(), branches, strict=True):
             for link, said in zip(chain, done(encoded.controller.source, branch), strict=True):
                 show(said, link.node)

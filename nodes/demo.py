@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..p2p_core.demo.scenes import caption, render, sample_scene
-from ..p2p_core.hosts.comfyui.demo import empty_latent, load_demo
+from ..p2p_core.hosts.comfyui.demo import empty_latent, load_demo, wary_of_size
 from .common import CATEGORY, optional_schema
 
 
@@ -49,7 +49,8 @@ class P2PDemoCheckpoint(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(*load_demo(), {"samples": empty_latent()})
+        model, clip, vae = load_demo()
+        return io.NodeOutput(wary_of_size(model), clip, vae, {"samples": empty_latent()})
 
 
 class P2PDemoImage(io.ComfyNode):

@@ -14,15 +14,27 @@ import latent_preview
 from comfy_api.latest import io
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..p2p_core.hosts.comfyui.inverting import invert_latent
+from ..p2p_core.hosts.comfyui.inverting import as_encoded, invert_latent, told_of
 from ..p2p_core.inversion.methods import METHODS, Options
 from ..p2p_core.inversion.null_text import Schedule
 from ..p2p_core.inversion.record import Inversion as Inverted
 from ..p2p_core.inversion.task import Progress
-from .common import CATEGORY, FIXED, Inversion, fraction_input, optional_schema, show
+from .common import (
+    ADVANCED,
+    CATEGORY,
+    FIXED,
+    Inversion,
+    fraction_input,
+    id_of,
+    optional_schema,
+    show,
+)
 
 SUFFIX = ".p2p.safetensors"
 """What inversions are saved as, to find them again among other files."""
+
+NONE_SAVED = "no inversion is saved yet"
+"""What there is to choose from where there is nothing."""
 
 ONLY_FOR = {
     "seed": ("noise", "edit-friendly"),
@@ -53,8 +65,7 @@ def dependences(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 def told(inversion: Inverted) -> str:
     """What an inversion says of itself."""
-    psnr = ", ".join(f"{one:.1f}" for one in inversion.psnr)
-    text = f"{inversion.method}: reconstruction {psnr} dB"
+    text = f"{inversion.method}: {inversion.report}"
     if not inversion.prompt.strip():
         text += "\nwithout a source prompt: only P2P Refine can edit this, and nothing is held"
     return text
@@ -70,8 +81,8 @@ class P2PNullTextInversion(io.ComfyNode):
             display_name="P2P Null-text Inversion",
             category=CATEGORY,
             description="Finds how the model would have made a given image, so that it can be "
-            "edited by its prompt like a generated one. Connect the inversion to a P2P KSampler "
-            "and the source prompt to the P2P Controller.",
+            "edited by its prompt like a generated one. Connect the inversion to a P2P KSampler, "
+            "which takes its settings, and the source prompt to the P2P Controller.",
             **optional_schema(
                 search_aliases=["prompt to prompt", "inversion", "real image", "DDIM inversion"]
             ),
@@ -95,21 +106,23 @@ class P2PNullTextInversion(io.ComfyNode):
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
-                    default=METHODS[0],
-                    tooltip="null-text: the source runs freely and comes back by optimised null "
-                    "texts. negative-prompt: the source prompt instead of them, at once. direct: "
-                    "the source is put back on its path at every step, exact and fast. "
-                    "direct-shared: the edits are moved along with it and stay closer. "
-                    "edit-friendly: the same with a noise for each step, for euler_ancestral and a "
-                    "denoise below 1. ddim: plain inversion. noise: the image with noise, for a "
-                    "denoise below 1 and a local blend.",
+                    # As README recommends; saved workflows hold the method that they have.
+                    default="edit-friendly",
+                    tooltip="edit-friendly: the source is put back on its path at every step, with "
+                    "a noise for each, exact and fast; begin with it, the sampler euler_ancestral "
+                    "and a denoise of 0.7. direct: the same on a walk to noise, for any sampler "
+                    "and a denoise of 1. direct-shared: the edits are moved along and stay closer. "
+                    "null-text: the source runs freely and comes back by optimised null texts. "
+                    "negative-prompt: the source prompt instead of them, at once. ddim: plain "
+                    "inversion. noise: the image with noise, for a denoise below 1 and a local "
+                    "blend.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=50,
                     min=1,
                     max=1000,
-                    tooltip="How many sampling steps; the P2P KSampler must take as many.",
+                    tooltip="How many sampling steps, here and at the P2P KSampler.",
                 ),
                 io.Float.Input(
                     "cfg",
@@ -118,19 +131,20 @@ class P2PNullTextInversion(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="The guidance scale that editing will use; null texts are made for it.",
+                    tooltip="The guidance scale, here and at the P2P KSampler; null texts are made "
+                    "for it.",
                 ),
                 io.Combo.Input(
                     "scheduler",
                     options=comfy.samplers.KSampler.SCHEDULERS,
                     default="normal",
-                    tooltip="How the noise falls over the steps; the P2P KSampler must take it "
-                    "too.",
+                    tooltip="How the noise falls over the steps, here and at the P2P KSampler.",
                 ),
                 fraction_input(
                     "denoise",
-                    1.0,
-                    "How far towards noise to go, 0 to 1; the P2P KSampler must take it too.",
+                    0.7,
+                    "How far towards noise to go, 0 to 1, here and at the P2P KSampler: about 0.7 "
+                    "for edit-friendly and noise, 1 for the other methods.",
                 ),
                 io.Int.Input(
                     "inner_steps",
@@ -138,6 +152,7 @@ class P2PNullTextInversion(io.ComfyNode):
                     min=0,
                     max=100,
                     tooltip="null-text: at most so many optimisation steps at each sampling step.",
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "early_stop",
@@ -148,6 +163,7 @@ class P2PNullTextInversion(io.ComfyNode):
                     round=False,
                     tooltip="null-text: a step is good enough at this loss. Higher is faster, "
                     "lower closer.",
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "iterations",
@@ -156,12 +172,14 @@ class P2PNullTextInversion(io.ComfyNode):
                     max=20,
                     tooltip="Fixed-point iterations that refine each step on the way to noise: "
                     "each costs one evaluation of the model.",
+                    **ADVANCED,
                 ),
                 fraction_input(
                     "proximal",
                     0.0,
                     "negative-prompt: the part of the guidance, 0 to 1, that is too small to be "
                     "more than noise and is left out; 0.7 is usual, 0 is off.",
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "seed",
@@ -171,12 +189,14 @@ class P2PNullTextInversion(io.ComfyNode):
                     control_after_generate=FIXED,
                     tooltip="noise, edit-friendly: the seed of the noise that is added. Other "
                     "methods have none.",
+                    **ADVANCED,
                 ),
                 io.Boolean.Input(
                     "low_memory",
                     default=True,
                     tooltip="null-text: forget the insides of the model's blocks and evaluate them "
                     "again for gradients. Less than half the memory for a little more time.",
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -189,6 +209,13 @@ class P2PNullTextInversion(io.ComfyNode):
                     tooltip="null-text: how far an optimisation step goes, 0 to 1, at the first "
                     "sampling step; less at later ones. The authors' schedule is 0.01, with 10 "
                     "inner_steps and an early_stop of 0.00001.",
+                    **ADVANCED,
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The image that the latent is of, to tell in decibels how well it "
+                    "comes back. Unconnected: the decoded latent stands in for it.",
                 ),
             ],
             outputs=[
@@ -208,7 +235,8 @@ class P2PNullTextInversion(io.ComfyNode):
                 ),
                 io.String.Output(
                     display_name="report",
-                    tooltip="How close the reconstruction comes to the image, in decibels.",
+                    tooltip="How close the reconstruction comes to the image through the "
+                    "autoencoder, in decibels and in a word: good, fair or poor.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -223,18 +251,21 @@ class P2PNullTextInversion(io.ComfyNode):
         latent: dict[str, Any],
         negative: Any,
         learning_rate: float = 3e-2,
+        image: Any = None,
         **settings: Any,
     ) -> io.NodeOutput:
-        node = cls.hidden.unique_id
+        node = id_of(cls)
         settings["learning_rate"] = learning_rate
         made = _MADE.setdefault(latent["samples"], {})
         batch = tuple(latent.get("batch_index") or ())
         of = (ref(model), ref(clip), ref(vae), "noise_mask" in latent, batch, dependences(settings))
         before, before_negative, inversion = made.get(node, (None, None, None))
+        if image is not None:
+            image = as_encoded(image, vae, latent["samples"])
         if before != of or before_negative is not negative:
             inversion = inverted(model, clip, vae, latent, negative, node, **settings)
             made[node] = of, negative, inversion
-        return _outputs(inversion, node)
+        return _outputs(told_of(inversion, vae, image), node)
 
 
 def inverted(
@@ -243,7 +274,7 @@ def inverted(
     vae: Any,
     latent: dict[str, Any],
     negative: Any,
-    node: Any,
+    node: str,
     *,
     source_prompt: str,
     method: str,
@@ -288,7 +319,7 @@ def inverted(
     )
 
 
-def _outputs(inversion: Inverted, node: Any) -> io.NodeOutput:
+def _outputs(inversion: Inverted, node: str) -> io.NodeOutput:
     report = told(inversion)
     show(report, node)
     return io.NodeOutput(
@@ -332,7 +363,7 @@ class P2PSaveInversion(io.ComfyNode):
         path = Path(folder) / f"{name}_{counter:05}_{SUFFIX}"
         inversion.save(path)
         saved = str(Path(subfolder) / path.name)
-        show(saved, cls.hidden.unique_id)
+        show(saved, id_of(cls))
         return io.NodeOutput(saved)
 
 
@@ -351,7 +382,7 @@ class P2PLoadInversion(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=saved_files(),
+                    options=saved_files() or [NONE_SAVED],
                     tooltip="A file from the output or the input folder. Reload the node "
                     "definitions (R) to see new ones.",
                 )
@@ -362,8 +393,14 @@ class P2PLoadInversion(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
+        if file == NONE_SAVED:
+            raise ValueError(
+                "Expected an inversion's file, got none: there is none in the output or the input "
+                f"folder. Make one with P2P Save Inversion, its name ends in {SUFFIX}, and reload "
+                "the node definitions (R)."
+            )
         path = Path(folder_paths.get_annotated_filepath(file))
-        return _outputs(Inverted.load(path), cls.hidden.unique_id)
+        return _outputs(Inverted.load(path), id_of(cls))
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,19 @@ from comfy_api.latest import io
 
 from ..p2p_core.hosts.comfyui.sampling import EditGuider, sample
 from ..p2p_core.hosts.comfyui.viewing import Run as SamplingRun
-from .common import CATEGORY, FIXED, NOTHING, Controller, Inversion, Run, optional_schema
+from ..p2p_core.inversion.record import FOLLOWING
+from .common import (
+    ADVANCED,
+    CATEGORY,
+    FIXED,
+    NOTHING,
+    Controller,
+    Inversion,
+    Run,
+    id_of,
+    optional_schema,
+    show,
+)
 
 
 def model_input() -> Any:
@@ -46,8 +59,32 @@ def inversion_input() -> Any:
         "inversion",
         optional=True,
         tooltip="An inversion of the latent image, from P2P Null-text Inversion: the source is "
-        "then that image. Prompt, steps, scheduler and cfg must be those that it was made with.",
+        "then that image. It brings its steps, cfg, scheduler and denoise; those here are for "
+        "sampling without one.",
     )
+
+
+def brought(inversion: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A sampler's settings, with those that its inversion was made with, and what to say of it.
+
+    What an old file does not tell stays as it is, and is looked at when sampling begins.
+    """
+    if inversion is None:
+        return dict(settings), []
+    own = {name: value for name, value in inversion.settings.items() if name in settings}
+    differ = [
+        f"{name} {_plain(value)}, not {_plain(settings[name])}"
+        for name, value in own.items()
+        if value != settings[name]
+    ]
+    lines = ["from the inversion: " + "; ".join(differ)] if differ else []
+    if inversion.method == "edit-friendly" and settings.get("sampler_name") in FOLLOWING:
+        lines.append("edit-friendly goes best with the sampler euler_ancestral")
+    return {**settings, **own}, lines
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def noise_inputs() -> list[Any]:
@@ -163,10 +200,14 @@ class P2PKSampler(io.ComfyNode):
                 inversion_input(),
             ],
             outputs=outputs(),
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model: Any, controller: Any, **settings: Any) -> io.NodeOutput:
+        settings, lines = brought(settings.get("inversion"), settings)
+        if lines:
+            show("\n".join(lines), id_of(cls))
         return sampled(model, controller, **settings)
 
 
@@ -276,6 +317,7 @@ class P2PGuider(io.ComfyNode):
                     optional=True,
                     tooltip="Whether the latent already holds the source and edited images that "
                     "an earlier run with this controller returned; use it with DisableNoise.",
+                    **ADVANCED,
                 ),
                 inversion_input(),
             ],
@@ -286,6 +328,7 @@ class P2PGuider(io.ComfyNode):
                     "edited images in the order of the controller's edits.",
                 )
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -301,10 +344,15 @@ class P2PGuider(io.ComfyNode):
         continues: bool = False,
         inversion: Any = None,
     ) -> io.NodeOutput:
+        node, lines = id_of(cls), list[str]()
         if guider is None:
+            settings, lines = brought(inversion, {"cfg": cfg})
+            cfg = settings["cfg"]
             guider = comfy.samplers.CFGGuider(model)
             guider.set_conds(controller.conditioning, negative)
             guider.set_cfg(cfg)
+        if lines:
+            show("\n".join(lines), node)
         return io.NodeOutput(
             EditGuider(
                 guider,
@@ -313,5 +361,6 @@ class P2PGuider(io.ComfyNode):
                 sigmas=whole_schedule,
                 continues=continues,
                 inversion=inversion,
+                give_way=lambda said: show("\n".join([*lines, said]), node),
             )
         )

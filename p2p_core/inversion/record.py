@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,10 @@ class Inversion:
     """The part of edited rows' guidance that is left out, see `negative_prompt.proximal`."""
     spacing: Spacing | None = None
     """What `sigmas` were asked for by; files of the first release do not tell."""
+    picture: tuple[float, ...] = ()
+    """How the pictures come back through the autoencoder, in dB, one an image; empty: not known."""
+    limit: tuple[float, ...] = ()
+    """What the autoencoder alone would give, likewise."""
 
     @property
     def images(self) -> int:
@@ -105,6 +109,7 @@ class Inversion:
             tensors["nulls"] = self.found.null_embeddings
         facts = {name: getattr(self, name) for name in FACTS}
         facts |= {name: getattr(self.found, field) for name, field in FLAGS.items()}
+        facts |= {name: getattr(self, name) for name in FIDELITY if getattr(self, name)}
         facts |= {} if self.spacing is None else asdict(self.spacing)
         storage.write(path, tensors, facts)
 
@@ -116,10 +121,32 @@ class Inversion:
         found: dict[str, Any] = {field: facts[name] for name, field in FLAGS.items()}
         own: dict[str, Any] = {name: tensors[name] for name in TENSORS}
         own |= {name: facts[name] for name in FACTS}
+        own |= {name: tuple(facts.get(name, ())) for name in FIDELITY}
         spaced = [facts.get(field.name) for field in fields(Spacing)]
         if None not in spaced:
             own["spacing"] = Spacing(*spaced)  # pyright: ignore[reportArgumentType]
         return cls(found=Found(tensors["trajectory"], tensors.get("nulls"), **found), **own)
+
+    @property
+    def settings(self) -> dict[str, int | float | str]:
+        """What a sampler is to be set to, as far as it is known."""
+        known = {} if self.spacing is None else asdict(self.spacing)
+        return {"steps": len(self.sigmas) - 1, "cfg": self.guidance, **known}
+
+    @property
+    def report(self) -> str:
+        """How well the picture comes back, in words and decibels."""
+        if not self.picture:
+            psnr = ", ".join(f"{one:.1f}" for one in self.psnr)
+            exact = self.found.restore_source
+            return "the latent comes back exactly" if exact else f"reconstruction {psnr} dB"
+        picture, limit = (
+            ", ".join(f"{one:.1f}" for one in some) for some in (self.picture, self.limit)
+        )
+        return (
+            f"{verdict(self.picture, self.limit)}, the picture comes back with {picture} dB "
+            f"(the autoencoder alone: {limit} dB)"
+        )
 
     @property
     def restored(self) -> Found | None:
@@ -224,6 +251,7 @@ FOLLOWING = ("euler", "ddim")
 """Samplers that go back along a walk of DDIM steps: two names of one."""
 TENSORS = ("sigmas", "latent", "reconstruction", "source", "negative", "probe")
 FACTS = ("method", "prompt", "guidance", "psnr", "proximal")
+FIDELITY = ("picture", "limit")
 FLAGS = {
     "put_back": "restore_source",
     "shared": "shared",
@@ -248,6 +276,25 @@ def psnr(images: Tensor, others: Tensor) -> tuple[float, ...]:
     """Measure the PSNR of each image, float[images height width 3] in 0–1, in dB; at most 100."""
     error = (images.float() - others.float()).square().flatten(1).mean(1)
     return tuple(float(-10 * torch.log10(one.clamp(min=1e-10))) for one in error)
+
+
+GOOD, FAIR = (30.0, 3.0), (25.0, 6.0)
+"""Decibels: at least so many, or at most so many less than the autoencoder's own."""
+
+
+def verdict(picture: Sequence[float], limit: Sequence[float]) -> str:
+    """good, fair or poor: how the worst of some pictures comes back, both in dB.
+
+    From 30 dB the eye sees little difference; 3 dB are twice the error, 6 dB four times.
+
+    >>> verdict([27.0], [28.0]), verdict([26.0], [34.0]), verdict([24.0], [34.0])
+    ('good', 'fair', 'poor')
+    """
+    for word, (enough, loss) in (("good", GOOD), ("fair", FAIR)):
+        pairs = zip(picture, limit, strict=True)
+        if all(one >= enough or best - one <= loss for one, best in pairs):
+            return word
+    return "poor"
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -129,8 +129,9 @@ def _complaints(tensors: Tensors, facts: Any) -> Iterator[str]:
         yield f"{', '.join(sorted(unknown))} unknown"
     if not 0 <= facts["proximal"] < 1:
         yield f"proximal of {facts['proximal']:g}, which is not within 0 and 1"
-    if [type(one) for one in facts["psnr"]] != [float] * images:
-        yield f"psnr is no number for each of {images} image(s)"
+    for name in ("psnr", "picture", "limit"):
+        if name in facts and [type(one) for one in facts[name]] != [float] * images:
+            yield f"{name} is no number for each of {images} image(s)"
 
 
 def _is(kind: type, value: Any) -> bool:
@@ -174,7 +175,9 @@ FACTS = {
     "steps": int,
     "scheduler": str,
     "denoise": float,
+    "picture": list,
+    "limit": list,
 }
 
-LATER = ("steps", "scheduler", "denoise")
+LATER = ("steps", "scheduler", "denoise", "picture", "limit")
 """Facts that files of the first release do not have."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +256,90 @@ def test_the_demo_models_own_size(server: Server) -> None:
     for node in (sampler, stock):
         assert "at 512×256 it scatters shapes" in large.texts[node][-1]
     assert "at 512×256 it scatters shapes" in server.log.read_text(encoding="utf-8")
+
+
+def test_an_inversion_brings_its_settings(server: Server) -> None:
+    """A differing value gives way, and is shown; the pictures are those of equal ones."""
+    prompt = demo(server, "real_image_demo")
+    inputs = by_type(prompt, "P2P_KSampler")
+    by_type(prompt, "P2P_NullTextInversion").update(
+        method="edit-friendly", steps=5, denoise=0.7, cfg=3.0, scheduler="karras"
+    )
+    sampler = node_of(prompt, "P2P_KSampler")
+    inputs.update(sampler_name="euler_ancestral", cfg=3.0)
+    inputs.update(steps=5, denoise=0.7, scheduler="karras")
+    seen = watch(server, prompt)
+    assert sampler not in seen.texts
+    inputs.update(steps=9, denoise=1.0, scheduler="normal", cfg=7.5, sampler_name="euler")
+    other = watch(server, prompt)
+    assert other.texts[sampler] == [
+        "from the inversion: steps 5, not 9; cfg 3, not 7.5; scheduler karras, not normal; "
+        "denoise 0.7, not 1\nedit-friendly goes best with the sampler euler_ancestral"
+    ]
+    inputs.update(sampler_name="euler_ancestral")
+    again, made = pictures(server, watch(server, prompt)), pictures(server, seen)
+    assert all(np.array_equal(made[node][0], again[node][0]) for node in made)
+    with_guider(prompt, sampler, steps=9)
+    guided = watch(server, prompt)
+    shown = pictures(server, guided)
+    assert guided.texts["guider"][-1].startswith("from the inversion: cfg 3, not 7.5\n")
+    assert "5 steps from" in guided.texts["guider"][-1]
+    (both,) = (shown[node] for node in shown if node == "save")
+    saved = {prompt[node]["inputs"]["filename_prefix"]: one[0] for node, one in made.items()}
+    for picture, name in zip(both, ("p2p_source", "p2p_p2p"), strict=True):
+        assert np.abs(picture.astype(int) - saved[name]).max() <= 1
+
+
+def with_guider(prompt: Prompt, sampler: str, steps: int) -> None:
+    """Adds the same run by the host's nodes for custom sampling, at its default denoise."""
+    inputs = prompt[sampler]["inputs"]
+    shared = {name: inputs[name] for name in ("model", "controller", "negative", "cfg")}
+    vae = next(n for n in prompt.values() if n["class_type"] == "VAEDecode")["inputs"]["vae"]
+    levels = {"scheduler": "normal", "steps": steps, "denoise": 1.0}
+    nodes: dict[str, tuple[str, dict[str, Any]]] = {
+        "guider": ("P2P_Guider", {**shared, "inversion": inputs["inversion"]}),
+        "noise": ("DisableNoise", {}),
+        "select": ("KSamplerSelect", {"sampler_name": inputs["sampler_name"]}),
+        "sigmas": ("BasicScheduler", {"model": inputs["model"], **levels}),
+        "custom": (
+            "SamplerCustomAdvanced",
+            {
+                **{"noise": ["noise", 0], "guider": ["guider", 0], "sampler": ["select", 0]},
+                **{"sigmas": ["sigmas", 0], "latent_image": inputs["latent_image"]},
+            },
+        ),
+        "decode": ("VAEDecode", {"samples": ["custom", 0], "vae": vae}),
+        "save": ("SaveImage", {"images": ["decode", 0], "filename_prefix": "p2p_guided"}),
+    }
+    prompt.update({n: {"class_type": kind, "inputs": own} for n, (kind, own) in nodes.items()})
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_how_well_a_picture_comes_back(connected: bool, server: Server) -> None:
+    """Methods that put the source back do as well as the autoencoder, and no better."""
+    prompt = demo(server, "real_image_demo")
+    node, inputs = (
+        node_of(prompt, "P2P_NullTextInversion"),
+        by_type(prompt, "P2P_NullTextInversion"),
+    )
+    if connected:
+        inputs["image"] = [node_of(prompt, "P2P_DemoImage"), 0]
+    for method, exact in (("edit-friendly", True), ("ddim", False)):
+        inputs.update(method=method, denoise=1.0)
+        (said,) = watch(server, prompt).texts[node]
+        found = re.fullmatch(
+            rf"{method}: (good|fair|poor), the picture comes back with ([\d.]+) dB "
+            r"\(the autoencoder alone: ([\d.]+) dB\)",
+            said,
+        )
+        assert found, said
+        word, picture, limit = found[1], float(found[2]), float(found[3])
+        assert 20 < limit < 60
+        assert (picture == limit) == exact
+        assert (word == "good") == exact
+    if connected:
+        inputs["image"] = ["other", 0]
+        size = {"width": 256, "height": 128, "batch_size": 1, "color": 0}
+        prompt["other"] = {"class_type": "EmptyImage", "inputs": size}
+        error = watch(server, prompt).messages["execution_error"]["exception_message"]
+        assert "the picture that the latent is of, 1 of 128×128 pixels, got 1 of 256×128" in error

@@ -91,8 +91,8 @@ def test_a_damaged_or_missing_file_is_refused_on_the_node(
 
 
 def test_what_does_not_fit_is_named_on_the_node(server: Server, prompt: dict[str, Any]) -> None:
-    by_type(prompt, "P2P_KSampler").update(steps=7)
-    with pytest.raises(PromptFailed, match="Expected 6 steps"):
+    by_type(prompt, "P2P_KSampler").update(sampler_name="dpmpp_2m")
+    with pytest.raises(PromptFailed, match="Expected the sampler euler for an inversion by null"):
         server.queue(prompt)
 
 

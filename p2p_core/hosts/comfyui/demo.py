@@ -107,11 +107,9 @@ def _model(weights: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
     model = model_config.get_model({}, "", device=comfy.model_management.unet_offload_device())
     _use_groups(model.diffusion_model, unet["norm_groups"])
     model.load_model_weights({**weights}, UNET_PREFIX)  # it takes out what it loads
-    patcher = comfy.model_patcher.ModelPatcher(
+    return comfy.model_patcher.ModelPatcher(
         model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
     )
-    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "p2p_demo", _of_known_size)
-    return patcher
 
 
 def empty_latent(images: int = 1) -> torch.Tensor:
@@ -120,8 +118,15 @@ def empty_latent(images: int = 1) -> torch.Tensor:
     return torch.zeros(images, CONFIG["autoencoder"]["latent_channels"], side, side)
 
 
-def _of_known_size(executor: Any, noise: torch.Tensor, *rest: Any, **named: Any) -> Any:
-    """Wraps sampling, by any node: says of another size what will come of it."""
+def wary_of_size(model: Any) -> Any:
+    """The demo model, which says of other sizes than its own what will come of them."""
+    model = model.clone()
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "p2p_demo", _look_at_size)
+    return model
+
+
+def _look_at_size(executor: Any, noise: torch.Tensor, *rest: Any, **named: Any) -> Any:
+    """Wraps sampling, by any node."""
     height, width = (8 * side for side in noise.shape[-2:])
     if max(height, width) > 2 * CONFIG["image_size"]:
         known = f"{CONFIG['image_size']}×{CONFIG['image_size']}"

@@ -116,6 +116,44 @@ def invert_latent(
     )
 
 
+def as_encoded(image: Tensor, vae: Any, latent: Tensor) -> Tensor:
+    """The part of a picture that its latent is of: float[images height width 3] in 0–1.
+
+    Encoding crops sides to what the autoencoder can halve. Raises `ValueError` for a picture of
+    another size or another number of them.
+    """
+    size = vae.decode(latent).shape[:3]
+    over = [given - wanted for given, wanted in zip(image.shape[:3], size, strict=True)]
+    if over[0] or not all(0 <= side < LEAST_SIDE for side in over[1:]):
+        raise ValueError(
+            f"Expected the picture that the latent is of, {size[0]} of {size[2]}×{size[1]} pixels, "
+            f"got {image.shape[0]} of {image.shape[2]}×{image.shape[1]}. Connect the image that "
+            "goes into VAE Encode."
+        )
+    top, left = (side // 2 for side in over[1:])
+    return image[:, top : top + size[1], left : left + size[2], :3]
+
+
+def told_of(inversion: Inversion, vae: Any, image: Tensor | None = None) -> Inversion:
+    """The same inversion, with how well the pictures come back through the autoencoder.
+
+    Held against `image`, as `as_encoded` gives it; without one, against the decoded latent, which
+    then goes through the autoencoder once more, as a photograph would.
+    """
+    latent, result = inversion.latent, inversion.reconstruction
+    with torch.no_grad():
+        given = vae.decode(latent)
+        made = given if torch.equal(latent, result) else vae.decode(result)
+        true = given if image is None else image
+        if image is None:
+            given, made = (vae.decode(vae.encode(one)) for one in (given, made))
+    return replace(inversion, picture=psnr(true, made), limit=psnr(true, given))
+
+
+LEAST_SIDE = 64
+"""Pixels, beyond which another side is not one that was cropped for the autoencoder."""
+
+
 def invert(
     model: Any,
     method: Method,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,9 @@ class EditGuider:
     changed. `positive` is the controller's conditioning after other nodes had it, where the other
     guider does not have it already; `sigmas` is the whole schedule where a run is only a part of
     it, so that windows refer to the whole; `continues` says that latents already hold all rows, as
-    an earlier run left them. With an `inversion` the sources are its images, whatever the noise.
+    an earlier run left them. With an `inversion` the sources are its images, whatever the noise;
+    `give_way` is told if noise levels for a whole run are not the inversion's, which are then taken
+    in their place; without it other levels are an error.
 
     Raises `ValueError` for a guider without a positive prompt and for a `positive` of another make.
     """
@@ -50,10 +53,11 @@ class EditGuider:
         continues: bool = False,
         inversion: Inversion | None = None,
         spacing: Spacing | None = None,
+        give_way: Callable[[str], None] | None = None,
     ) -> None:
         self.guider, self.encoded = guider, encoded
         self.sigmas, self.continues = sigmas, continues
-        self.inversion, self.spacing = inversion, spacing
+        self.inversion, self.spacing, self.give_way = inversion, spacing, give_way
         self.masks: Tensor | None = None
         if "positive" not in getattr(guider, "original_conds", {}):
             raise ValueError(
@@ -97,7 +101,8 @@ class EditGuider:
         sides = family_of(model).sides
         _check_latent(model, latent_image)
         rows = self.rows(latent_image.shape[0])
-        levels = (sigmas if self.sigmas is None else self.sigmas).tolist()
+        sigmas, whole = self._levels(sigmas)
+        levels = whole.tolist()
         blending = Blending(
             self.encoded.controller,
             rows,
@@ -161,6 +166,19 @@ class EditGuider:
         rows.check_finite(result)
         self.masks = blending.all_masks()
         return result
+
+    def _levels(self, sigmas: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise levels to sample, and those that windows refer to."""
+        whole = sigmas if self.sigmas is None else self.sigmas
+        if self.inversion is None or self.give_way is None or not len(sigmas) or sigmas[-1] != 0:
+            return sigmas, whole
+        own = self.inversion.sigmas.to(sigmas)
+        if own.shape != sigmas.shape or not torch.allclose(own, sigmas, rtol=1e-4):
+            self.give_way(
+                f"from the inversion: {len(own) - 1} steps from {float(own[0]):.4g}, not "
+                f"{len(sigmas) - 1} from {float(sigmas[0]):.4g}"
+            )
+        return own, own
 
     def rows(self, latents: int) -> Rows:
         """Lay out so many latents as a batch; raises `ValueError` if they cannot continue."""
