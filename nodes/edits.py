@@ -6,12 +6,14 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
+from ..p2p_core.edits import AUTOMATIC, Refine, Reweight, SelfInjection, WordSwap
 from ..p2p_core.notation import parse_factors, parse_windows
 from ..p2p_core.schedules import Schedule, Window
-from .common import CATEGORY, Edit, Link, fraction_input, linked, optional_schema
+from .common import ADVANCED, CATEGORY, Edit, Link, fraction_input, linked, optional_schema
+from .joint import joint, joint_inputs
 
 FOLLOW, OWN = "as the edits before it", "own window"
+FACTORS_ACT = {AUTOMATIC: None, "after the softmax": False, "before the softmax": True}
 
 
 def window_inputs(cross_end: float, self_end: float) -> list[Any]:
@@ -161,6 +163,7 @@ class P2PWordSwap(io.ComfyNode):
                 *window_inputs(cross_end=0.8, self_end=0.4),
                 chain_input(),
                 *word_window_inputs(),
+                *joint_inputs(),
             ],
             outputs=[
                 Edit.Output(
@@ -186,6 +189,7 @@ class P2PWordSwap(io.ComfyNode):
         edit: tuple[Link, ...] = (),
         word_windows: str = "",
         cross_replace_fade: float = 0.0,
+        **where: str,
     ) -> io.NodeOutput:
         swap = WordSwap(
             words,
@@ -195,6 +199,7 @@ class P2PWordSwap(io.ComfyNode):
                 cross_replace_start, cross_replace_end, cross_replace_fade, word_windows
             ),
             self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
+            joint=joint(**where),
         )
         return linked(edit, swap, cls)
 
@@ -232,6 +237,7 @@ class P2PRefine(io.ComfyNode):
                 *window_inputs(cross_end=0.8, self_end=0.4),
                 chain_input(),
                 *word_window_inputs(),
+                *joint_inputs(),
             ],
             outputs=[
                 Edit.Output(
@@ -256,6 +262,7 @@ class P2PRefine(io.ComfyNode):
         edit: tuple[Link, ...] = (),
         word_windows: str = "",
         cross_replace_fade: float = 0.0,
+        **where: str,
     ) -> io.NodeOutput:
         refine = Refine(
             edited_prompt,
@@ -264,6 +271,7 @@ class P2PRefine(io.ComfyNode):
                 cross_replace_start, cross_replace_end, cross_replace_fade, word_windows
             ),
             self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
+            joint=joint(**where),
         )
         return linked(edit, refine, cls)
 
@@ -328,6 +336,18 @@ class P2PReweight(io.ComfyNode):
                 ),
                 chain_input(),
                 *word_window_inputs(" Only with an own window."),
+                *joint_inputs(),
+                io.Combo.Input(
+                    "factors_act",
+                    options=list(FACTORS_ACT),
+                    default=AUTOMATIC,
+                    optional=True,
+                    tooltip="Where in joint attention factors are multiplied: after the softmax as "
+                    "in the paper, or as if before it, so that a pixel's attention still adds up "
+                    "to 1. Automatic is before, and after where a factor is negative. Models whose "
+                    "text has its own attention always take the paper's.",
+                    **ADVANCED,
+                ),
             ],
             outputs=[
                 Edit.Output(
@@ -351,6 +371,8 @@ class P2PReweight(io.ComfyNode):
         edit: tuple[Link, ...] = (),
         word_windows: str = "",
         cross_replace_fade: float = 0.0,
+        factors_act: str = AUTOMATIC,
+        **where: str,
     ) -> io.NodeOutput:
         own = window == OWN
         if not own and (word_windows.strip() or cross_replace_fade):
@@ -365,5 +387,7 @@ class P2PReweight(io.ComfyNode):
             parse_factors(words, factor),
             schedule if own else None,
             SelfInjection(Window(0.0, self_replace_end)),
+            joint(**where),
+            FACTORS_ACT[factors_act],
         )
         return linked(edit, reweight, cls)

@@ -14,6 +14,7 @@ from .edits import (
     window_inputs,
     word_window_inputs,
 )
+from .joint import joint, joint_inputs
 
 
 class P2PMix(io.ComfyNode):
@@ -50,6 +51,7 @@ class P2PMix(io.ComfyNode):
                 *window_inputs(cross_end=0.8, self_end=0.4),
                 chain_input(),
                 *word_window_inputs(),
+                *joint_inputs(),
             ],
             outputs=[
                 Edit.Output(
@@ -76,6 +78,7 @@ class P2PMix(io.ComfyNode):
         edit: tuple[Link, ...] = (),
         word_windows: str = "",
         cross_replace_fade: float = 0.0,
+        **where: str,
     ) -> io.NodeOutput:
         mix = Mix(
             words,
@@ -86,5 +89,6 @@ class P2PMix(io.ComfyNode):
                 cross_replace_start, cross_replace_end, cross_replace_fade, word_windows
             ),
             self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
+            joint=joint(**where),
         )
         return linked(edit, mix, cls)

@@ -34,6 +34,7 @@ class RowEdit:
     """Where self-attention is injected, see `edits.SelfInjection`; none: nowhere."""
     mode: str = AUTOMATIC
     renormalised: bool | None = None
+    source_vector: bool = False
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class CallEdits:
                 now.self_reaches,
                 now.mode,
                 now.renormalised,
+                now.source_vector,
             )
             for controller, rows, start in self.parts
             for branch, now in enumerate(

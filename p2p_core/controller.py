@@ -122,6 +122,8 @@ class Moment:
     """Of joint attention, see `edits.Joint`."""
     renormalised: bool | None = None
     """See `edits.Reweight`."""
+    source_vector: bool = False
+    """Whether the vector of the whole prompt is the source's now, see `edits.Joint`."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,10 @@ class Branch:
             for one, joint in self.injections
             if one.window.weight(progress) and joint.blocks.covers(block, kinds)
         )
-        return Moment(now, reaches, self.mode, self.renormalised)
+        vector = any(
+            joint.source_vector for one, joint in self.injections if one.window.weight(progress)
+        )
+        return Moment(now, reaches, self.mode, self.renormalised, vector)
 
 
 @dataclass(frozen=True)

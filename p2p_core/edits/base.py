@@ -57,11 +57,13 @@ class Joint:
     """How an edit acts in joint attention, see `joint_attention`; networks without it ignore it.
 
     `mode` is one of `MODES`; automatic: what the model's family does best. `blocks` are those in
-    which the edit acts. Raises `ValueError` for another mode.
+    which the edit acts. `source_vector`: where a network also gets a vector of the whole prompt,
+    it is the source's while self-attention is injected. Raises `ValueError` for another mode.
     """
 
     mode: str = AUTOMATIC
     blocks: Blocks = field(default_factory=Blocks)
+    source_vector: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -353,7 +353,7 @@ def in_the_open(model, family, controller, cfg, sources=1):
             for block in range(len(kinds)):
                 here = progress_of(options)
                 for edit in CallEdits(part, here, tokens).rows(block, kinds):
-                    if edit.reaches:
+                    if edit.source_vector:
                         y[edit.row] = args["c"]["y"][edit.source]
             args["c"]["y"] = y
         return apply(args["input"], args["timestep"], **args["c"])
@@ -407,7 +407,9 @@ def chains(mode):
         "as the paper": (Reweight((("cat", 2.0),), joint=Joint(mode), renormalised=False),),
         "mix": (Mix("cat", "dog", 0.4, **always(mode)),),
         "chain": (
-            WordSwap("cat", "dog", **always(mode, "first 1/2")),
+            WordSwap(
+                "cat", "dog", **always(mode) | {"joint": Joint(mode, Blocks("first 1/2"), False)}
+            ),
             Reweight((("fluffy", 2.0),), joint=Joint(mode, Blocks("last 1/2"))),
         ),
     }

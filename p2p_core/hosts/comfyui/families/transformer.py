@@ -172,7 +172,7 @@ class Transformer:
             if covered not in alike:
                 rows = edits.rows(block, self.kinds)
                 alike[covered] = JointEdit.of(rows, latent.shape[0], latent.device)
-                pooled |= {row.row: row.source for row in rows if row.reaches}
+                pooled |= {row.row: row.source for row in rows if row.source_vector}
             blocks.append(alike[covered])
         padded = edits.padded()
         found = padded or any(block is not None for block in blocks)
