@@ -10,7 +10,15 @@ from ..p2p_core.drawing import draw, per_row
 from ..p2p_core.hosts.comfyui.viewing import look
 from ..p2p_core.notation import parse_words
 from ..p2p_core.schedules import Window
-from .common import CATEGORY, RESOLUTIONS, Run, fraction_input, optional_schema, resolution_input
+from .common import (
+    ADVANCED,
+    CATEGORY,
+    RESOLUTIONS,
+    Run,
+    fraction_input,
+    optional_schema,
+    resolution_input,
+)
 
 
 class P2PAttentionMaps(io.ComfyNode):
@@ -25,7 +33,7 @@ class P2PAttentionMaps(io.ComfyNode):
             description="Shows where the source and the edited images look at each word. The run "
             "is sampled once more for it, so it costs nothing where it is not connected.",
             **optional_schema(
-                search_aliases=["prompt to prompt", "cross attention maps", "heatmap"]
+                search_aliases=["prompt to prompt", "cross attention maps", "heatmap", "DAAM"]
             ),
             inputs=[
                 Run.Input("run", tooltip="The run to look at, from a P2P KSampler."),
@@ -40,11 +48,13 @@ class P2PAttentionMaps(io.ComfyNode):
                     "start",
                     0.0,
                     "From when maps are taken, as a fraction of the sampling steps, 0 to 1.",
+                    **ADVANCED,
                 ),
                 fraction_input(
                     "end",
                     1.0,
                     "Until when maps are taken, as a fraction of the sampling steps, 0 to 1.",
+                    **ADVANCED,
                 ),
                 io.Image.Input(
                     "source_images",

@@ -25,13 +25,19 @@ class P2PController(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="P2P_Controller",
-            display_name="P2P Controller",
+            display_name="P2P Controller (Prompt-to-Prompt)",
             category=CATEGORY,
             description="The source prompt and up to 8 edits of it. Each edit chain becomes an "
             "edited prompt, and each edited prompt an image beside the source image. Without edits "
             "the source image is sampled alone.",
             **optional_schema(
-                search_aliases=["prompt to prompt", "p2p", "cross attention control"]
+                search_aliases=[
+                    "prompt to prompt",
+                    "prompt2prompt",
+                    "p2p",
+                    "edit image",
+                    "cross attention control",
+                ]
             ),
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),

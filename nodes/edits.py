@@ -35,6 +35,7 @@ def window_inputs(cross_end: float, self_end: float) -> list[Any]:
             0.0,
             "From when the source's cross-attention is taken, as a fraction of the sampling steps, "
             "0 to 1. 0 is right for nearly everything.",
+            **ADVANCED,
         ),
         *self_inputs(self_end, ["self_replace_start", "self_replace_reach"]),
     ]
@@ -49,12 +50,14 @@ def self_inputs(end: float, names: list[str]) -> list[Any]:
             "Until when the edited image takes the source's self-attention (outlines and texture), "
             "as a fraction of the sampling steps, 0 to 1. Higher keeps outlines; lower where the "
             "new object has another shape.",
+            **ADVANCED,
         ),
         "self_replace_start": fraction_input(
             "self_replace_start",
             0.0,
             "From when the source's self-attention is taken, as a fraction of the sampling steps, "
             "0 to 1.",
+            **ADVANCED,
         ),
         "self_replace_reach": io.Float.Input(
             "self_replace_reach",
@@ -66,6 +69,7 @@ def self_inputs(end: float, names: list[str]) -> list[Any]:
             "fraction of the latent's side. 0 is automatic: layers of up to 32×32 cells, as the "
             "authors have it for photographs, which leaves fine texture free. 1 is every layer; "
             "0.25 is the paper's choice for 512-pixel Stable Diffusion (16×16 cells and below).",
+            **ADVANCED,
         ),
     }
     return [inputs[name] for name in names]
@@ -86,6 +90,7 @@ def word_window_inputs(only: str = "") -> list[Any]:
             "'butterfly: 0-1', one a line, ends as fractions of the sampling steps. All other "
             "words follow the window above. 'butterfly: 0-1 fade 0.2' ends softly; 'cat #2' is the "
             "second cat." + only,
+            **ADVANCED,
         ),
         fraction_input(
             "cross_replace_fade",
@@ -93,6 +98,7 @@ def word_window_inputs(only: str = "") -> list[Any]:
             "How softly the window above ends: the part of the sampling steps, 0 to 1, over which "
             "it lets go. 0 is a hard end." + only,
             optional=True,
+            **ADVANCED,
         ),
     ]
 
@@ -102,7 +108,7 @@ def chain_input() -> Any:
         "edit",
         optional=True,
         tooltip="Edits to make before this one, from another edit node. "
-        "Leave free to start a chain.",
+        "Leave unconnected to start a chain.",
     )
 
 
@@ -118,7 +124,8 @@ def occurrence_input() -> Any:
         min=1,
         max=999,
         tooltip="Which one is meant if the words stand in the prompt more than once, "
-        "counting from 1.",
+        "counting from 1; 'cat #2' as the words says so, too.",
+        **ADVANCED,
     )
 
 
@@ -140,7 +147,7 @@ class P2PWordSwap(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="P2P_WordSwap",
-            display_name="P2P Word Swap",
+            display_name="P2P Word Swap (Prompt-to-Prompt)",
             category=CATEGORY,
             description="Replaces words of the source prompt and keeps the image's layout: the new "
             "words take over the attention of the old ones. Chain several to swap several words in "
@@ -233,6 +240,7 @@ class P2PRefine(io.ComfyNode):
                     default=True,
                     tooltip="Whether words in the place of others take their attention, as in a "
                     "word swap. Off: they attend for themselves and may go elsewhere.",
+                    **ADVANCED,
                 ),
                 *window_inputs(cross_end=0.8, self_end=0.4),
                 chain_input(),
@@ -296,7 +304,7 @@ class P2PReweight(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip="Words or phrases of the edited prompt, separated by commas or lines. "
-                    "One may have a factor of its own, any number: 'fluffy: 3, tail: -1.5'. "
+                    "One may have a factor of its own, any number: 'fluffy: 3, tail=-1.5'. "
                     "'cat #2' is the second cat.",
                 ),
                 io.Float.Input(
@@ -316,16 +324,19 @@ class P2PReweight(io.ComfyNode):
                     tooltip="When the factors act. As the edits before it: as long as those take "
                     "the source's cross-attention, as in the paper; alone all through. Own window: "
                     "from start to end below.",
+                    **ADVANCED,
                 ),
                 fraction_input(
                     "window_start",
                     0.0,
                     "From when an own window acts, as a fraction of the sampling steps, 0 to 1.",
+                    **ADVANCED,
                 ),
                 fraction_input(
                     "window_end",
                     1.0,
                     "Until when an own window acts, as a fraction of the sampling steps, 0 to 1.",
+                    **ADVANCED,
                 ),
                 fraction_input(
                     "self_replace_end",
@@ -333,6 +344,7 @@ class P2PReweight(io.ComfyNode):
                     "Only where no Word Swap or Refine is in the chain: until when the edited "
                     "image takes the source's self-attention (outlines and texture), as a fraction "
                     "of the sampling steps, 0 to 1.",
+                    **ADVANCED,
                 ),
                 chain_input(),
                 *word_window_inputs(" Only with an own window."),

@@ -84,7 +84,13 @@ class P2PNullTextInversion(io.ComfyNode):
             "edited by its prompt like a generated one. Connect the inversion to a P2P KSampler, "
             "which takes its settings, and the source prompt to the P2P Controller.",
             **optional_schema(
-                search_aliases=["prompt to prompt", "inversion", "real image", "DDIM inversion"]
+                search_aliases=[
+                    "prompt to prompt",
+                    "inversion",
+                    "real image",
+                    "edit photo",
+                    "DDIM inversion",
+                ]
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to edit with: SD1.x, SD2.x or SDXL."),

@@ -10,6 +10,7 @@ from ..p2p_core.hosts.comfyui.sampling import unnested
 from ..p2p_core.local_blend import LocalBlend
 from ..p2p_core.notation import parse_words
 from .common import (
+    ADVANCED,
     CATEGORY,
     RESOLUTIONS,
     Edit,
@@ -59,6 +60,7 @@ class P2PLocalBlend(io.ComfyNode):
                     default="",
                     tooltip="Words whose place must not change, taken out of the mask: in the "
                     "image of either prompt that has them, separated by commas.",
+                    **ADVANCED,
                 ),
                 fraction_input(
                     "threshold",
@@ -71,12 +73,14 @@ class P2PLocalBlend(io.ComfyNode):
                     0.2,
                     "After which part of the sampling steps blending begins, 0 to 1. Later leaves "
                     "the edit more freedom for its outline.",
+                    **ADVANCED,
                 ),
                 fraction_input(
                     "softness",
                     0.0,
                     "Width of the ramp around the threshold, 0 to 1: 0 is a hard edge, higher "
                     "fades the mask's edge.",
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "grow",
@@ -85,6 +89,7 @@ class P2PLocalBlend(io.ComfyNode):
                     max=64,
                     tooltip="By how many latent cells the mask is widened (a cell is 8 image "
                     "pixels in Stable Diffusion).",
+                    **ADVANCED,
                 ),
                 resolution_input(),
                 io.Combo.Input(
@@ -93,6 +98,7 @@ class P2PLocalBlend(io.ComfyNode):
                     default="intersection",
                     tooltip="How a connected mask is joined to the words' mask: where both are, or "
                     "where either is. Without words the connected mask is used as it is.",
+                    **ADVANCED,
                 ),
                 io.Mask.Input(
                     "mask",

@@ -171,7 +171,7 @@ class P2PKSampler(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="P2P_KSampler",
-            display_name="P2P KSampler",
+            display_name="P2P KSampler (Prompt-to-Prompt)",
             category=CATEGORY,
             description="Samples the source image and every edited image from the same noise in "
             "one batch, the edits sharing the source's attention. The source image is the stock "
@@ -265,7 +265,8 @@ class P2PKSamplerAdvanced(io.ComfyNode):
                     "edited",
                     optional=True,
                     tooltip="The edited latents of the P2P KSampler (Advanced) before this one, to "
-                    "go on from. Leave free at the first: the edits start where the source does.",
+                    "go on from. Leave unconnected at the first: the edits start where the source "
+                    "does.",
                 ),
                 positive_input(),
             ],

@@ -1,0 +1,105 @@
+"""What the nodes say of themselves to the host, whichever of its fields it knows."""
+
+import importlib
+from inspect import signature
+
+import pytest
+import torch
+from comfy_api.latest import io
+
+KNOWS_ADVANCED = "advanced" in signature(io.Input.__init__).parameters
+KNOWS_ALIASES = "search_aliases" in io.Schema.__dataclass_fields__
+FIRST = {
+    "P2P_WordSwap": ["words", "replacement", "cross_replace_end"],
+    "P2P_Refine": ["edited_prompt", "cross_replace_end"],
+    "P2P_Reweight": ["words", "factor"],
+    "P2P_LocalBlend": ["source_words", "edited_words", "threshold"],
+}
+
+
+@pytest.fixture(scope="module")
+def schemas(pack):
+    """By id."""
+    import asyncio
+
+    async def nodes():
+        extension = await pack.comfy_entrypoint()
+        return [node.define_schema() for node in await extension.get_node_list()]
+
+    return {schema.node_id: schema for schema in asyncio.run(nodes())}
+
+
+@pytest.fixture(scope="module")
+def inversion_nodes(pack):
+    return importlib.import_module(f"{pack.__name__}.nodes.inversion")
+
+
+@pytest.mark.parametrize("node", FIRST)
+def test_what_is_rarely_needed_is_folded_away(node, schemas):
+    """On hosts that can fold; older ones show all, in the order of saved workflows."""
+    widgets = [one for one in schemas[node].inputs if isinstance(one, io.WidgetInput)]
+    shown = [one.id for one in widgets if not one.as_dict().get("advanced")]
+    assert shown == (FIRST[node] if KNOWS_ADVANCED else [one.id for one in widgets])
+
+
+def test_prompt_to_prompt_is_found(schemas):
+    """Older hosts search names alone, and newer ones put what has the words in its name first."""
+    words = {"prompt", "to"}
+    named = [
+        key
+        for key, schema in schemas.items()
+        if words <= set(schema.display_name.lower().replace("(", " ").replace("-", " ").split())
+    ]
+    assert named == ["P2P_Controller", "P2P_WordSwap", "P2P_KSampler"]
+    for schema in schemas.values():
+        assert not KNOWS_ALIASES or "prompt to prompt" in schema.search_aliases
+
+
+def test_no_saved_inversion_is_said(tmp_path, monkeypatch, inversion_nodes):
+    """A choice that says so stands where there is nothing to choose."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
+    (file,) = inversion_nodes.P2PLoadInversion.define_schema().inputs
+    assert file.options == ["no inversion is saved yet"]
+    with pytest.raises(ValueError, match=r"there is none .* Make one with P2P Save Inversion"):
+        inversion_nodes.P2PLoadInversion.execute(file.options[0])
+    (tmp_path / "a.p2p.safetensors").touch()
+    (file,) = inversion_nodes.P2PLoadInversion.define_schema().inputs
+    assert file.options[0] == "a.p2p.safetensors [output]"
+
+
+def test_an_inversion_is_made_again_only_for_what_it_depends_on(demo, inversion_nodes):
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    fixed = {
+        **{"model": demo.model, "clip": demo.clip, "vae": demo.vae},
+        **{"latent": {"samples": demo.vae.encode(image)}, "negative": demo.encode("")},
+        **{"source_prompt": "a cat", "steps": 2, "cfg": 3.0, "scheduler": "normal"},
+        **{"denoise": 0.7, "iterations": 0, "proximal": 0.0, "low_memory": True},
+    }
+
+    def paths(method, **settings):
+        changing = {"inner_steps": 1, "early_stop": 0.0, "seed": 0}
+        return (
+            inversion_nodes.P2PNullTextInversion.execute(
+                **{**fixed, "method": method, **changing, **settings}
+            )
+            .args[0]
+            .found.trajectory
+        )
+
+    for method, ignored, used in (
+        ("null-text", {"seed": 5}, {"inner_steps": 0}),
+        ("edit-friendly", {"inner_steps": 0, "learning_rate": 0.1}, {"seed": 5}),
+        ("ddim", {"seed": 5, "early_stop": 1.0, "low_memory": False}, {"steps": 3}),
+    ):
+        made = paths(method)
+        assert paths(method, **ignored) is made
+        assert paths(method, **used) is not made
+    made = paths("ddim")
+    assert paths("ddim", negative=demo.encode("")) is not made
+    made = paths("ddim")
+    assert paths("ddim", model=demo.model.clone()) is not made
+    latent = {"samples": fixed["latent"]["samples"].clone()}
+    assert paths("ddim", latent=latent) is not paths("ddim")
