@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import comfy.model_management
 import comfy.samplers
 import folder_paths
 import latent_preview
 from comfy_api.latest import io
-from torch.utils.weak import WeakIdKeyDictionary
 
 from ..p2p_core.hosts.comfyui.inverting import as_encoded, invert_latent, told_of
 from ..p2p_core.inversion.methods import METHODS, Options
@@ -45,12 +44,12 @@ ONLY_FOR = {
 }
 """Of settings that other methods ignore, the methods whose inversion depends on them."""
 
-_MADE = WeakIdKeyDictionary()
-"""Latent images → {node: (what its inversion depends on, its negative, that inversion)}.
+_MADE = WeakKeyDictionary[Any, dict[str, tuple[Any, ...]]]()
+"""Models → {node: (its latent, its negative, what else its inversion depends on, that inversion)}.
 
 The host makes a node anew whenever one of its values changes, also one that the method ignores, and
 keeps nothing by which the node could tell. This is all that is remembered between runs, the last
-inversion of each node, as long as its latent lives.
+inversion of each node, as long as its model lives.
 """
 
 
@@ -262,15 +261,18 @@ class P2PNullTextInversion(io.ComfyNode):
     ) -> io.NodeOutput:
         node = id_of(cls)
         settings["learning_rate"] = learning_rate
-        made = _MADE.setdefault(latent["samples"], {})
+        made = _MADE.setdefault(model, {})
         batch = tuple(latent.get("batch_index") or ())
-        of = (ref(model), ref(clip), ref(vae), "noise_mask" in latent, batch, dependences(settings))
-        before, before_negative, inversion = made.get(node, (None, None, None))
+        of = (ref(clip), ref(vae), "noise_mask" in latent, batch, dependences(settings))
+        samples = latent["samples"]
         if image is not None:
-            image = as_encoded(image, vae, latent["samples"])
-        if before != of or before_negative is not negative:
+            image = as_encoded(image, vae, samples)
+        before = made.get(node, (None,) * 4)
+        if before[0] is samples and before[1] is negative and before[2] == of:
+            inversion = before[3]
+        else:
             inversion = inverted(model, clip, vae, latent, negative, node, **settings)
-            made[node] = of, negative, inversion
+            made[node] = samples, negative, of, inversion
         return _outputs(told_of(inversion, vae, image), node)
 
 

@@ -222,7 +222,7 @@ class Prompt:
             raise ValueError(f"Expected a word of the prompt, got {phrase!r}. {self._vocabulary()}")
         found = self._spelled(wanted)
         if not found:
-            near = self._nearest(phrase)
+            near = self.nearest(phrase)
             raise ValueError(
                 f"{shortened(phrase)!r} is not in the prompt. Did you mean {near!r}?"
                 if near
@@ -238,8 +238,8 @@ class Prompt:
             return before, int(number)
         return phrase, None
 
-    def _nearest(self, phrase: str) -> str | None:
-        """The words of the prompt that are spelled most like a phrase which is not in it.
+    def nearest(self, phrase: str) -> str | None:
+        """The words of the prompt that are spelled most like a phrase which is not in it, if any.
 
         What stands beside letters (a comma, brackets, a weight) was not meant as a word.
         """

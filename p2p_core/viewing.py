@@ -10,6 +10,7 @@ import torch
 from .attention_maps import Seen, WordMaps, indicator
 from .controller import Controller, Rows
 from .schedules import Window
+from .tokens import shortened
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,18 @@ class Viewing:
                 columns[block, at] = repeated
                 named += [(row, word, at) for row in range(rows.total)[block]]
         named.sort(key=lambda one: one[0])
-        texts = " and ".join(repr(prompt.text) for prompt in controller.prompts)
+        texts = " and ".join(repr(shortened(prompt.text)) for prompt in controller.prompts)
         if not words and not named:
             raise ValueError(
                 f"Expected a prompt with words to look at, got {texts}. Describe the image."
             )
         for word in words:
             if word.casefold() not in looks:
+                near = next(filter(None, (p.nearest(word) for p in controller.prompts)), None)
                 raise ValueError(
-                    f"{word!r} is in none of the prompts {texts}. Choose words that are in one."
+                    f"{word!r} is in none of the prompts. Did you mean {near!r}?"
+                    if near
+                    else f"{word!r} is in none of the prompts {texts}. Choose words of one."
                 )
         return cls(WordMaps(columns, side, by_step=True), tuple(named))
 

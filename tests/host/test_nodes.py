@@ -1,6 +1,8 @@
 """What the nodes say of themselves to the host, whichever of its fields it knows."""
 
+import gc
 import importlib
+import weakref
 from inspect import signature
 
 import pytest
@@ -103,3 +105,9 @@ def test_an_inversion_is_made_again_only_for_what_it_depends_on(demo, inversion_
     assert paths("ddim", model=demo.model.clone()) is not made
     latent = {"samples": fixed["latent"]["samples"].clone()}
     assert paths("ddim", latent=latent) is not paths("ddim")
+    model = demo.model.clone()
+    kept = weakref.ref(paths("ddim", model=model))
+    assert kept() is not None
+    del model
+    gc.collect()
+    assert kept() is None

@@ -136,6 +136,8 @@ def test_wrong_input_is_named(chain: Sequence[Link], message: str, studio: Studi
 def test_words_to_look_at_that_no_prompt_has(studio: Studio) -> None:
     with pytest.raises(PromptFailed, match="'tree' is in none of the prompts"):
         studio.shoot(Request(PROMPT, [[SWAP]], 1, 3, maps="tree"))
+    with pytest.raises(PromptFailed, match=r"'stars' is in none of .* Did you mean 'star'\?"):
+        studio.shoot(Request(PROMPT, [[SWAP]], 1, 3, maps="stars"))
 
 
 def test_the_advanced_sampler_and_the_guider(studio: Studio, server: Server) -> None:
