@@ -12,6 +12,7 @@ from .inversion import P2PLoadInversion, P2PNullTextInversion, P2PSaveInversion
 from .local_blend import P2PLocalBlend
 from .mix import P2PMix
 from .sampling import P2PGuider, P2PKSampler, P2PKSamplerAdvanced
+from .weights import P2PWordWeights
 
 
 class PromptToPromptExtension(ComfyExtension):
@@ -24,6 +25,7 @@ class PromptToPromptExtension(ComfyExtension):
             P2PRefine,
             P2PReweight,
             P2PMix,
+            P2PWordWeights,
             P2PLocalBlend,
             P2PKSampler,
             P2PKSamplerAdvanced,

@@ -35,7 +35,7 @@ class CallEdits:
             start + row: prompt.length
             for controller, rows, start in self.parts
             if not controller.repeats
-            for block, prompt in zip(rows.blocks, controller.prompts, strict=True)
+            for block, prompt in zip(rows.blocks, controller.prompts, strict=rows.edits > 0)
             for row in range(rows.total)[block]
             if prompt.length < self.tokens
         }

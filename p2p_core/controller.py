@@ -112,6 +112,18 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Alone(Rows):
+    """Rows of a run without sources: each is edited after itself."""
+
+    @classmethod
+    def of(cls, rows: int) -> Alone:
+        return cls(rows, 0)
+
+    def pairs(self, branch: int) -> Iterator[tuple[int, int]]:
+        return ((n, n) for n in range(self.sources))
+
+
+@dataclass(frozen=True)
 class Moment:
     """What a branch does at one moment of sampling."""
 

@@ -136,20 +136,19 @@ class JointEdit:
 
         q, k and v are [rows tokens channels] or [rows heads tokens channels].
         """
-        whole = slice(0, q.shape[-2])
-        kept = _taking(k, self.together, self.gather, layout.image)
-        out = attention(
-            _taking(q, self.together, self.gather, layout.image),
-            kept,
-            v.index_select(0, self.together),
-            self.together,
-            whole,
-        )
-        del kept
-        if not self.terms:  # then no row is apart
-            return out
-        result = out.new_empty(q.shape[0], *out.shape[1:])
-        result.index_copy_(0, self.together, out)
+        width = v.shape[-1] * (layout.heads if v.ndim == 4 else 1)
+        result = v.new_empty(q.shape[0], q.shape[-2], width)
+        if len(self.together):
+            out = attention(
+                _taking(q, self.together, self.gather, layout.image),
+                _taking(k, self.together, self.gather, layout.image),
+                v.index_select(0, self.together),
+                self.together,
+                slice(0, q.shape[-2]),
+            )
+            if not self.terms:  # then no row is apart
+                return out
+            result.index_copy_(0, self.together, out)
         others = layout.others(q.shape[-2], q.device)
         for row, taken in zip(self.apart, self.apart_keys, strict=True):
             row = row[None]

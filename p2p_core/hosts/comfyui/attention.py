@@ -17,13 +17,14 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...calls import CallEdits, Look
-from ...controller import Controller, Rows
+from ...controller import Alone, Controller, Rows
 from ...noise import SharedNoise
 from ...schedules import progress
 from .checking import Witness
 from .compiling import uncompiled_if_unguarded
 from .conditioning import PAYLOAD_KEY, Payload
 from .families import Family, family_of
+from .guarding import MODEL_CONDS, unguarded
 
 RUN_KEY = "p2p_run"
 """Our entry in transformer_options while a run lasts, and the key of our wrappers."""
@@ -102,6 +103,9 @@ class RunState:
             controller, layout = self.payloads[name].controller, self.payloads[name].rows
             if controller is None:
                 continue
+            if layout is None:
+                parts.append((controller, Alone.of(chunk), n * chunk))
+                continue
             if chunk != layout.total:
                 raise ValueError(
                     f"Expected {layout.total} latent rows ({layout.sources} source(s) and "
@@ -170,12 +174,15 @@ def _start_run(
         for conditioning in guider.conds[name]:
             if PAYLOAD_KEY in conditioning and conditioning["uuid"] not in payloads:
                 payloads[conditioning["uuid"]] = conditioning[PAYLOAD_KEY]
+                conditioning[MODEL_CONDS] = unguarded(conditioning)[MODEL_CONDS]
             elif PAYLOAD_KEY in conditioning:
                 # the host copied an area of the positive, uuid and all, to the negative
                 conditioning["uuid"] = uuid.uuid4()
     options = extra_args["model_options"]["transformer_options"]
     conds = [cond for conds in guider.conds.values() for cond in conds]
-    sources = {c.rows.sources for c in payloads.values() if c.controller is not None}
+    sources = {
+        c.rows.sources for c in payloads.values() if c.controller is not None and c.rows is not None
+    }
     shared = SharedNoise(len(noise), sources.pop(), _widths(conds)) if len(sources) == 1 else None
     run = options[RUN_KEY] = RunState(sigmas.tolist(), payloads, noise.shape[-2:], shared)
     try:

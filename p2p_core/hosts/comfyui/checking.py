@@ -34,6 +34,7 @@ class Witness:
         if self._compared:
             return
         self._compared = True
+        assert payload.rows is not None
         blocks = rows.unflatten(0, (-1, payload.rows.sources))
         if (blocks - blocks[:1]).abs().max() > ROUNDING * rows.abs().max():
             raise ValueError(

@@ -46,7 +46,8 @@ class Payload:
     """What a conditioning brings along into sampling: who edits its rows, and who looks at them."""
 
     controller: Controller | None
-    rows: Rows
+    rows: Rows | None
+    """None: whatever rows it is sampled in, each by itself."""
     maps: tuple[WordMaps, ...] = ()
     sigmas: tuple[float, ...] | None = None
     """The noise levels that windows refer to; None: those of the run."""
@@ -159,6 +160,7 @@ def batched(
     controller's.
     """
     rows = payload.rows
+    assert rows is not None  # a run of source and edits
     # what has one row when there is one source may be for all rows: the host repeats it
     many = rows.sources if rows.sources > 1 else None
     by_image = partial(_if_as_many, many, rows.of_sources)

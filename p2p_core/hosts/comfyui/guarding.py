@@ -11,6 +11,12 @@ MODEL_CONDS = "model_conds"
 
 GUARD_KEY = "p2p_guard"
 
+ANOTHER_SAMPLER = (
+    "Expected a P2P KSampler or P2P Guider to sample the P2P Controller's positive output, got "
+    "another sampler, which would give the source image alone. Connect it to one of those; for "
+    "another sampler, encode the prompt with CLIP Text Encode."
+)
+
 
 class Guard(comfy.conds.CONDConstant):
     """Stands among what a conditioning brings for the network; whoever samples it gets the error.
@@ -18,20 +24,16 @@ class Guard(comfy.conds.CONDConstant):
     A sampler that knows nothing of rows would take the first prompt, the source, and say nothing.
     """
 
-    def __init__(self, cond: Any = None) -> None:
+    def __init__(self, cond: str = ANOTHER_SAMPLER) -> None:
         super().__init__(cond)
 
     def process_cond(self, batch_size: int, **rest: Any) -> NoReturn:
-        raise ValueError(
-            "Expected a P2P KSampler or P2P Guider to sample the P2P Controller's positive output, "
-            "got another sampler, which would give the source image alone. Connect it to one of "
-            "those; for another sampler, encode the prompt with CLIP Text Encode."
-        )
+        raise ValueError(self.cond)
 
 
-def guarded(extra: dict[str, Any]) -> dict[str, Any]:
-    """Put the guard into a copy of a conditioning's dict."""
-    return {**extra, MODEL_CONDS: {**extra.get(MODEL_CONDS, {}), GUARD_KEY: Guard()}}
+def guarded(extra: dict[str, Any], error: str = ANOTHER_SAMPLER) -> dict[str, Any]:
+    """Put the guard into a copy of a conditioning's dict; `error` is what it says."""
+    return {**extra, MODEL_CONDS: {**extra.get(MODEL_CONDS, {}), GUARD_KEY: Guard(error)}}
 
 
 def unguarded(extra: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,226 @@
+"""Transformers of the host's own classes, small, with random weights, and what they are given."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.ldm.chroma.model as chroma
+import comfy.ldm.flux.model as flux
+import comfy.model_patcher
+import comfy.supported_models
+import torch
+
+WIDTH = 24
+"""Of a token of text."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to build one, and what it is given."""
+
+    config: str
+    """Of the host's supported models."""
+    options: dict[str, Any]
+    context: int = WIDTH
+    pooled: int = 0
+    before: int = 0
+    """Tokens before the text."""
+    size: tuple[int, ...] = (8, 12)
+    multiple: int = 1
+    frames: int = 1
+    joint: bool = True
+    """Whether text and image share one attention."""
+
+
+FLUX = {
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": 8,
+    "context_in_dim": WIDTH,
+    "hidden_size": 32,
+    "mlp_ratio": 2.0,
+    "num_heads": 2,
+    "depth": 2,
+    "depth_single_blocks": 2,
+    "axes_dim": [4, 6, 6],
+    "theta": 10000,
+    "patch_size": 2,
+    "qkv_bias": True,
+    "guidance_embed": False,
+    "txt_ids_dims": [],
+}
+WAN = {
+    "image_model": "wan2.1",
+    "model_type": "t2v",
+    "dim": 32,
+    "ffn_dim": 64,
+    "freq_dim": 16,
+    "text_dim": WIDTH,
+    "num_heads": 2,
+    "num_layers": 2,
+    "in_dim": 16,
+    "out_dim": 16,
+}
+FAMILIES = {
+    "flux": Family("FluxSchnell", {"image_model": "flux", **FLUX}, pooled=8),
+    "sd3": Family(
+        "SD3",
+        {
+            "in_channels": 16,
+            "depth": 1,
+            "patch_size": 2,
+            "input_size": None,
+            "adm_in_channels": 8,
+            "context_embedder_config": {
+                "target": "torch.nn.Linear",
+                "params": {"in_features": WIDTH, "out_features": 64},
+            },
+            "num_patches": 64,
+            "pos_embed_max_size": 8,
+            "pos_embed_scaling_factor": None,
+            "qk_norm": "rms",
+            "x_block_self_attn_layers": [0],
+            "register_length": 3,
+            "num_blocks": 2,
+        },
+        pooled=8,
+        before=3,
+    ),
+    "chroma": Family(
+        "Chroma",
+        {
+            "image_model": "chroma",
+            **{k: v for k, v in FLUX.items() if k != "guidance_embed"},
+            "in_channels": 64,
+            "out_channels": 64,
+            "in_dim": 64,
+            "out_dim": 32,
+            "hidden_dim": 16,
+            "n_layers": 2,
+        },
+    ),
+    "qwen": Family(
+        "QwenImage",
+        {
+            "image_model": "qwen_image",
+            "in_channels": 64,
+            "num_layers": 2,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": WIDTH,
+            "axes_dims_rope": (4, 6, 6),
+        },
+    ),
+    "z-image": Family(
+        "Lumina2",
+        {
+            "image_model": "lumina2",
+            "in_channels": 16,
+            "dim": 256,
+            "n_layers": 2,
+            "n_refiner_layers": 1,
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "qk_norm": True,
+            "cap_feat_dim": WIDTH,
+            "axes_dims": [32, 48, 48],
+            "axes_lens": [64, 64, 64],
+            "rope_theta": 256.0,
+            "z_image_modulation": True,
+            "time_scale": 1000.0,
+            "pad_tokens_multiple": 8,
+        },
+        multiple=8,
+    ),
+    "lumina2": Family(
+        "Lumina2",
+        {
+            "image_model": "lumina2",
+            "in_channels": 16,
+            "dim": 32,
+            "n_layers": 2,
+            "n_refiner_layers": 1,
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "qk_norm": True,
+            "cap_feat_dim": WIDTH,
+            "axes_dims": [4, 6, 6],
+            "axes_lens": [64, 64, 64],
+        },
+    ),
+    "auraflow": Family(
+        "AuraFlow",
+        {
+            "in_channels": 4,
+            "dim": 32,
+            "n_layers": 3,
+            "n_double_layers": 1,
+            "n_heads": 2,
+            "global_conddim": 32,
+            "cond_seq_dim": WIDTH,
+            "max_seq": 16 * 16,
+        },
+        before=8,
+    ),
+    "wan": Family("WAN21_T2V", WAN, joint=False),
+    "wan-video": Family("WAN21_T2V", WAN, joint=False, frames=3, size=(8, 6)),
+    "cosmos-predict2": Family(
+        "CosmosT2IPredict2",
+        {
+            "image_model": "cosmos_predict2",
+            "in_channels": 16,
+            "out_channels": 16,
+            "max_img_h": 240,
+            "max_img_w": 240,
+            "max_frames": 128,
+            "patch_spatial": 2,
+            "patch_temporal": 1,
+            "model_channels": 32,
+            "num_blocks": 2,
+            "num_heads": 1,
+            "crossattn_emb_channels": WIDTH,
+            "pos_emb_cls": "rope3d",
+            "pos_emb_learnable": True,
+            "use_adaln_lora": True,
+            "adaln_lora_dim": 8,
+        },
+        joint=False,
+    ),
+}
+
+
+def built(family: Family, seed: int = 0) -> Any:
+    """A model patcher of the host's class with random weights, none of them zero."""
+    config = getattr(comfy.supported_models, family.config)(dict(family.options))
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.diffusion_model.parameters():
+            scale = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    device = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+
+def known(family: Family) -> Family:
+    """The family with the options that this host knows; older ones have fewer."""
+    params = {"flux": flux.FluxParams, "chroma": chroma.ChromaParams}.get(
+        family.options.get("image_model", "")
+    )
+    if params is None:
+        return family
+    names = {"image_model", *inspect.signature(params).parameters}
+    return replace(family, options={k: v for k, v in family.options.items() if k in names})
+
+
+def random(*shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def entries(family, rows, tokens, seed):
+    """A conditioning of so many rows."""
+    extra = {"pooled_output": random(rows, family.pooled, seed=seed + 1)} if family.pooled else {}
+    return [[random(rows, tokens, family.context, seed=seed), extra]]
