@@ -32,7 +32,7 @@ def studio(server: Server) -> Studio:
         ("1_word_swap", {"source": 1, "p2p": 1, "reprompt": 1}),
         ("2_refine", {"source": 1, "p2p": 1, "reprompt": 1}),
         ("3_reweight", {"source": 1, "p2p": 2}),
-        ("4_local_blend", {"source": 1, "p2p": 1, "reprompt": 1, "mask": 1}),
+        ("4_local_blend", {"source": 1, "p2p": 1, "mask": 1}),
         ("5_attention_maps", {"source": 1, "p2p": 1, "heatmaps": 6, "steps": 6}),
     ],
 )
