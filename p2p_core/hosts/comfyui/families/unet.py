@@ -43,9 +43,10 @@ def cross_attention_blocks(model: Any) -> list[Block]:
                     ]
     if not blocks:
         raise ValueError(
-            "Expected a model whose UNet has cross-attention (SD1.x, SD2.x, SDXL), "
-            f"got {type(network).__name__}. "
-            "Prompt-to-Prompt edits the attention between image and text; load such a checkpoint."
+            "Expected a model of a family that is known (SD1.x, SD2.x, SDXL, Flux, Chroma, SD3, "
+            "Qwen-Image, Z-Image, Lumina2, AuraFlow, Wan, Cosmos-Predict2), got "
+            f"{type(network).__name__}. Prompt-to-Prompt edits the attention between image and "
+            "text; load a checkpoint of one of these."
         )
     return blocks
 
