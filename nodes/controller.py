@@ -96,10 +96,9 @@ class P2PController(io.ComfyNode):
                     show("no edit comes before this mask, and so it does nothing", link.node)
             else:
                 chains[name] = chain
+        bare = [tuple(link.edit for link in chain) for chain in chains.values()]
         try:
-            encoded = build_controller(
-                clip, source_prompt, [[link.edit for link in chain] for chain in chains.values()]
-            )
+            encoded = build_controller(clip, source_prompt, bare)
         except ChainError as error:
             name = list(chains)[error.chain]
             raise ValueError(blamed(name, chains[name], error)) from error

@@ -77,7 +77,7 @@ def brought(inversion: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
         for name, value in own.items()
         if value != settings[name]
     ]
-    lines = ["from the inversion: " + "; ".join(differ)] if differ else []
+    lines = ["from the inversion: " + ("; ".join(differ) or "settings as they are here")]
     if inversion.method == "edit-friendly" and settings.get("sampler_name") in FOLLOWING:
         lines.append("edit-friendly goes best with the sampler euler_ancestral")
     return {**settings, **own}, lines

@@ -17,7 +17,7 @@ from .local_blend import LocalBlend
 from .schedules import Schedule, Window
 from .tokens import Prompt, shortened
 
-Chain = Sequence[Edit | LocalBlend]
+Chain = tuple[Edit | LocalBlend, ...]
 """Edits in order, each changing the text that the one before it left; at most one local blend."""
 
 

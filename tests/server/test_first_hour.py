@@ -269,7 +269,7 @@ def test_an_inversion_brings_its_settings(server: Server) -> None:
     inputs.update(sampler_name="euler_ancestral", cfg=3.0)
     inputs.update(steps=5, denoise=0.7, scheduler="karras")
     seen = watch(server, prompt)
-    assert sampler not in seen.texts
+    assert seen.texts[sampler] == ["from the inversion: settings as they are here"]
     inputs.update(steps=9, denoise=1.0, scheduler="normal", cfg=7.5, sampler_name="euler")
     other = watch(server, prompt)
     assert other.texts[sampler] == [
