@@ -53,6 +53,12 @@ def latent(model, family, sources=1):
     return {"samples": torch.zeros(sources, wanted.latent_channels, *frames, *family.size)}
 
 
+def vector(extra, change):
+    """A conditioning's vector of the whole prompt, changed; None where it has none."""
+    pooled = extra["pooled_output"]
+    return None if pooled is None else change(pooled)
+
+
 def settings(cfg):
     return {
         "seed": SEED,
@@ -155,7 +161,7 @@ def in_the_open(model, family, controller, cfg, sources=1):
     positive = [
         [
             rows.of_prompts(cond),
-            {k: rows.of_prompts(v) for k, v in extra.items() if k == "pooled_output"},
+            {"pooled_output": vector(extra, rows.of_prompts)},
         ]
         for cond, extra in controller.conditioning
     ]
@@ -243,7 +249,7 @@ def test_the_source_is_the_stock_run_and_identities_hold(model, family, mode):
     ]
     controller = encoded(family, identities)
     (cond, extra), *_ = controller.conditioning
-    same = {k: v[:1].repeat(v.shape[0], 1) for k, v in extra.items() if k == "pooled_output"}
+    same = {"pooled_output": vector(extra, lambda v: v[:1].repeat(v.shape[0], 1))}
     controller = EncodedController.of(
         controller.controller, [[cond[:1].expand_as(cond).clone(), same]]
     )
@@ -255,7 +261,7 @@ def test_the_source_is_the_stock_run_and_identities_hold(model, family, mode):
         3.0,
         "euler",
         "simple",
-        [[cond[:1], {k: v[:1] for k, v in same.items()}]],
+        [[cond[:1], {"pooled_output": vector(same, lambda v: v[:1])}]],
         entries(family, 1, 5, 11),
         latent(model, family)["samples"],
         disable_pbar=True,

@@ -74,9 +74,9 @@ def words_of(parts):
 
 
 def tokenised(clip, text):
-    """(token, weight) of the text itself, of one chunk."""
-    (chunk,) = next(iter(clip.tokenize(text, return_word_ids=True).values()))
-    return [(token, weight) for token, weight, word in chunk if word]
+    """(token, weight) of the text itself, one chunk after the other."""
+    chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
+    return [(token, weight) for chunk in chunks for token, weight, word in chunk if word]
 
 
 def swapped(clip, prompt, n, replacement):

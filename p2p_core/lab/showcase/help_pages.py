@@ -51,6 +51,51 @@ class Desk:
             self.studio.shoot(Request(one, [[nothing]], 1, SEED))["source"][0] for one in prompts
         ]
 
+    def weighed(self, prompt: str, *words: str) -> Row:
+        """A picture of the prompt for each list of words with their factors."""
+        return [self.picture(prompt, some) for some in words]
+
+    def picture(self, prompt: str, words: str) -> np.ndarray:
+        """What the stock sampler makes of a prompt with word weights."""
+        graph = {
+            "demo": {"class_type": "P2P_DemoCheckpoint", "inputs": {}},
+            "weigh": {
+                "class_type": "P2P_WordWeights",
+                "inputs": {"model": ["demo", 0], "clip": ["demo", 1], "prompt": prompt}
+                | {"words": words},
+            },
+            "none": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["demo", 1], "text": ""}},
+            "empty": {
+                "class_type": "EmptyLatentImage",
+                "inputs": {"width": 128, "height": 128, "batch_size": 1},
+            },
+            "sample": {
+                "class_type": "KSampler",
+                "inputs": {
+                    "model": ["weigh", 0],
+                    "positive": ["weigh", 1],
+                    "negative": ["none", 0],
+                    "latent_image": ["empty", 0],
+                    "seed": SEED,
+                    "steps": 30,
+                    "cfg": 3.0,
+                    "sampler_name": "euler",
+                    "scheduler": "normal",
+                    "denoise": 1.0,
+                },
+            },
+            "decode": {
+                "class_type": "VAEDecode",
+                "inputs": {"samples": ["sample", 0], "vae": ["demo", 2]},
+            },
+            "save": {
+                "class_type": "SaveImage",
+                "inputs": {"images": ["decode", 0], "filename_prefix": "p2p_weighed"},
+            },
+        }
+        (picture,) = self.server.images(self.server.queue(graph))
+        return np.asarray(picture.convert("RGB"))
+
     def workflow(self, name: str) -> Pictures:
         """What a shipped workflow saves."""
         return run(self.server, read(name, self.studio.nodes))
@@ -92,6 +137,9 @@ PAGES: Mapping[str, Callable[[Desk], Row]] = {
     "P2P_Reweight": shown("3_reweight", "source", "p2p"),
     "P2P_SaveInversion": shown("6_real_image", "given", "source"),
     "P2P_WordSwap": lambda desk: desk.edits(BLUE, STAR),
+    "P2P_WordWeights": lambda desk: desk.weighed(
+        "a striped red circle on the grass", "striped: 1", "striped: 0.5", "striped: -1"
+    ),
 }
 """What each page shows, side by side."""
 

@@ -145,6 +145,11 @@ class Transformer:
         kind = KINDS.get(type(network).__name__)
         if kind is None:
             return None
+        if kind.name.startswith("Lumina2") and not hasattr(network, "pad_tokens_multiple"):
+            raise ValueError(
+                "Expected a newer ComfyUI for Lumina2, got one that cannot sample several prompts "
+                "of it in a batch. Update ComfyUI."
+            )
         named = [(name, len(getattr(network, attribute, ()))) for attribute, name in kind.blocks]
         kinds = tuple(name for name, count in named for _ in range(count))
         starts = {name: kinds.index(name) for name in dict.fromkeys(kinds)}
