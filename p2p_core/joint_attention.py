@@ -5,8 +5,9 @@ image's queries are edited; text queries keep their own attention. As in `attent
 stored: each edit is a few ordinary calls with another value side.
 
 *Shared structure*: an edited row takes the source's image queries and image keys, and keeps its
-text and all its values (Shin et al. 2025, ConsistEdit 2025): a gather, one call. *Aligned words*,
-the paper's own: image queries of source and edit, s and e, with t for text and i for image,
+text and all its values (Shin et al. 2025, ConsistEdit 2025), at no more attention than without.
+*Aligned words*, the paper's own: image queries of source and edit, s and e, with t for text and i
+for image,
 
     attention(Qi_s, [Kt_s; Ki_s], [inject Vt_e; w Vi_e])
     + attention(Qi_e, [Kt_e; Ki_e], [keep Vt_e; (1 − w) Vi_e])
@@ -49,7 +50,7 @@ class JointAttend(Protocol):
     """A function that computes attention for some rows and queries of a call."""
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, queries: Tensor | slice
+        self, q: Tensor, k: Tensor, v: Tensor, rows: Sequence[int], queries: Tensor | slice
     ) -> Tensor:
         """q, k, v[rows … tokens channels], heads joined or apart → [rows queries channels], joined.
 
@@ -81,50 +82,46 @@ class _Term:
 class JointEdit:
     """All edits of one block in one call of the network."""
 
-    together: Tensor
-    """int64[some]: rows that one call makes: not edited, or sharing structure alone."""
-    gather: Tensor
-    """int64[together]: whose image queries and keys each of them takes."""
-    apart: Tensor
-    """int64[others]: rows whose image queries are made term by term."""
-    apart_keys: Tensor
-    """int64[others]: whose image keys their text queries see."""
+    plain: tuple[int, ...]
+    """Rows that are not edited."""
+    moved: dict[int, int]
+    """Rows that share structure and nothing else, and whose image queries and keys they take."""
+    apart: dict[int, int]
+    """Rows whose image queries are made term by term, and whose image keys their text sees."""
     terms: tuple[_Term, ...]
     renormalised: frozenset[int]
     """Rows of `apart` that are divided by what their factors make of their sum."""
 
     @classmethod
-    def of(cls, edits: Sequence[RowEdit], rows: int, device: torch.device) -> JointEdit | None:
+    def of(cls, edits: Sequence[RowEdit], rows: int) -> JointEdit | None:
         """None if no row is touched. All must be of the call's number of text tokens.
 
         What is not said of renormalising is done where no factor is negative; edits whose mode is
         automatic share structure.
         """
-        gather = torch.arange(rows)
+        moved: dict[int, int] = {}
+        apart: dict[int, int] = {}
         terms: list[_Term] = []
         renormalised: set[int] = set()
-        keys: dict[int, int] = {}
         for edit in edits:
             aligned, equalizer = edit.mode == ALIGNED, edit.map_edit.equalizer
             taken = edit.source if edit.reaches else edit.row
-            if not aligned:
-                gather[edit.row] = taken
             factors = not bool((equalizer == 1).all())
             made = _terms(edit, taken) if aligned or factors else []
             if made:
                 terms += made
-                keys[edit.row] = edit.row if aligned else taken
+                apart[edit.row] = edit.row if aligned else taken
                 positive = edit.renormalised is None and bool((equalizer >= 0).all())
                 if factors and (edit.renormalised or positive):
                     renormalised.add(edit.row)
-        together = [row for row in range(rows) if row not in keys]
-        if not terms and bool((gather == torch.arange(rows)).all()):
+            elif not aligned and taken != edit.row:
+                moved[edit.row] = taken
+        if not moved and not apart:
             return None
         return cls(
-            together=torch.tensor(together, dtype=torch.int64, device=device),
-            gather=gather[together].to(device),
-            apart=torch.tensor(list(keys), dtype=torch.int64, device=device),
-            apart_keys=torch.tensor(list(keys.values()), dtype=torch.int64, device=device),
+            plain=tuple(row for row in range(rows) if row not in moved and row not in apart),
+            moved=moved,
+            apart=apart,
             terms=tuple(terms),
             renormalised=frozenset(renormalised),
         )
@@ -138,24 +135,22 @@ class JointEdit:
         """
         width = v.shape[-1] * (layout.heads if v.ndim == 4 else 1)
         result = v.new_empty(q.shape[0], q.shape[-2], width)
-        if len(self.together):
-            out = attention(
-                _taking(q, self.together, self.gather, layout.image),
-                _taking(k, self.together, self.gather, layout.image),
-                v.index_select(0, self.together),
-                self.together,
-                slice(0, q.shape[-2]),
-            )
-            if not self.terms:  # then no row is apart
-                return out
-            result.index_copy_(0, self.together, out)
+        whole = slice(0, q.shape[-2])
+        for rows, taken in (
+            (self.plain, self.plain),
+            ((*self.moved,), (*self.moved.values(),)),
+        ):
+            if rows:
+                asked, keys = (_taking(x, rows, taken, layout.image) for x in (q, k))
+                result[_span(rows)] = attention(asked, keys, v[_span(rows)], rows, whole)
+        if not self.apart:
+            return result
         others = layout.others(q.shape[-2], q.device)
-        for row, taken in zip(self.apart, self.apart_keys, strict=True):
-            row = row[None]
-            keys = _taking(k, row, taken[None], layout.image)
-            text = q.index_select(0, row).index_select(-2, others)
-            made = attention(text, keys, v.index_select(0, row), row, others)
-            result[row] = result[row].index_copy(1, others, made)
+        for row, taken in self.apart.items():
+            keys = _taking(k, (row,), (taken,), layout.image)
+            text = q[row, None].index_select(-2, others)
+            made = attention(text, keys, v[row, None], (row,), others)
+            result[row].index_copy_(0, others, made[0])
         self._image(attention, q, k, v, layout, result)
         return result
 
@@ -173,9 +168,8 @@ class JointEdit:
         sums: dict[int, Tensor] = {}
         weights: dict[int, Tensor] = {}
         for term in self.terms:
-            rows, taken = torch.tensor([[term.keys], [term.image_keys]], device=q.device)
-            asked = q[term.queries, None][..., image, :]
-            keys = _taking(k, rows, taken, image)
+            rows, asked = (term.keys,), q[term.queries, None][..., image, :]
+            keys = _taking(k, rows, (term.image_keys,), image)
             values = v[term.row, None] * term.image
             mix = term.mix.to(v)
             values[..., layout.text, :] = mix @ v[term.row, None][..., layout.text, :]
@@ -217,12 +211,20 @@ def _terms(edit: RowEdit, taken: int) -> list[_Term]:
     return found
 
 
-def _taking(x: Tensor, rows: Tensor, image_of: Tensor, image: slice) -> Tensor:
+def _taking(x: Tensor, rows: Sequence[int], image_of: Sequence[int], image: slice) -> Tensor:
     """Some rows of queries or keys, with the image part of others."""
-    own = x.index_select(0, rows)
-    if bool((rows != image_of).any()):
-        own[..., image, :] = x[..., image, :].index_select(0, image_of)
+    own = x[_span(rows)]
+    if tuple(rows) != tuple(image_of):
+        theirs = x[_span(image_of)][..., image, :]
+        own = torch.cat([own[..., : image.start, :], theirs, own[..., image.stop :, :]], dim=-2)
     return own
+
+
+def _span(rows: Sequence[int]) -> slice | list[int]:
+    """Rows as an index, which makes no copy where they stand one after the other."""
+    if list(rows) == [*range(rows[0], rows[0] + len(rows))]:
+        return slice(rows[0], rows[0] + len(rows))
+    return list(rows)
 
 
 def _weights(term: _Term, v: Tensor, layout: Layout) -> Tensor:

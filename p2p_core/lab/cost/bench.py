@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -44,6 +44,7 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Row]
 def rows(repeats: int, accelerator: bool) -> dict[str, Row]:
     """Make every comparison of the report, by its name."""
     from . import comfyui as bench
+    from . import transformers
     from .comfyui import Bench
 
     bench.quiet()
@@ -85,7 +86,21 @@ def rows(repeats: int, accelerator: bool) -> dict[str, Row]:
         "edits": edits,
         "inversion": lambda: {"inversion": inverting(max(3, repeats // 3))},
         "sdxl": against_stock("sdxl", "sdxl", bench.REFINE_REWEIGHT),
+        **{name: partial(transformer, name, repeats) for name in transformers.BLOCKS},
     }
+
+
+def transformer(name: str, repeats: int) -> dict[str, Any]:
+    """Measure a transformer's blocks under an edit in each of its modes, beside the stock batch."""
+    from .transformers import BLOCKS, TransformerBench
+
+    blocks = TransformerBench.of(BLOCKS[name])
+    stock = blocks.stock()
+    ratios = {
+        said: asdict(compare(f"{name}, {said}", blocks.ours(mode), stock, repeats))
+        for said, mode in blocks.blocks.modes
+    }
+    return {name: ratios}
 
 
 def inverting(repeats: int) -> dict[str, float]:

@@ -182,7 +182,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("output/fidelity"))
-    parser.add_argument("--cases", type=int, default=105)
+    parser.add_argument("--cases", type=int, default=56)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=2022)

@@ -176,7 +176,7 @@ class Transformer:
             covered = edits.covered(block, self.kinds)
             if covered not in alike:
                 rows = edits.rows(block, self.kinds)
-                alike[covered] = JointEdit.of(rows, latent.shape[0], latent.device)
+                alike[covered] = JointEdit.of(rows, latent.shape[0])
                 pooled |= {row.row: row.source for row in rows if row.source_vector}
             blocks.append(alike[covered])
         padded = edits.padded()
@@ -237,7 +237,7 @@ class Transformer:
             block = block_number(count, named.get("transformer_options") or {}, self.starts)
             edit = prepared.blocks[block] if prepared is not None else None
 
-            def some(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, queries: Any) -> Tensor:
+            def some(q: Tensor, k: Tensor, v: Tensor, rows: Sequence[int], queries: Any) -> Tensor:
                 return ours(q, k, v, heads, mask=_part(mask, rows, queries), **settings)
 
             layout = Layout(
@@ -283,8 +283,7 @@ class Transformer:
         """The image's output for these values, edited where there is an edit."""
         if edit is not None:
             return edit.attend(some, q, k, v, layout)[:, layout.image]
-        rows = torch.arange(q.shape[0], device=q.device)
-        return some(q[..., layout.image, :], k, v, rows, layout.image)
+        return some(q[..., layout.image, :], k, v, range(q.shape[0]), layout.image)
 
 
 def _without_padding(
@@ -307,10 +306,10 @@ def _four(mask: Tensor) -> tuple[int, ...]:
     return rows, heads, *mask.shape[-2:]
 
 
-def _part(mask: Tensor | None, rows: Tensor, queries: Tensor | slice) -> Tensor | None:
+def _part(mask: Tensor | None, rows: Sequence[int], queries: Tensor | slice) -> Tensor | None:
     """A mask of some rows and queries of a call."""
     if mask is None:
         return None
     if mask.ndim > 2 and mask.shape[0] > 1:
-        mask = mask.index_select(0, rows.to(mask.device))
+        mask = mask[list(rows)]
     return mask[..., queries, :] if mask.shape[-2] > 1 else mask
