@@ -29,8 +29,7 @@ BOXES = {
         const [x, y, width, height] = node.getBounding()
         return {name: node.title, x, y, width, height}
     })""",
-    "nodes-2.0": """async () => {
-        for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame)
+    "nodes-2.0": """() => {
         const scale = window.app.canvas.ds.scale
         return [...document.querySelectorAll('[data-node-id]')].map(element => {
             const {x, y, width, height} = element.getBoundingClientRect()
@@ -41,6 +40,12 @@ BOXES = {
     }""",
 }
 """What each node covers on the canvas, titles included, by mode."""
+
+
+DRAWN = """async () => {
+    for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame)
+}"""
+"""After it the canvas is fitted and drawn as it now is."""
 
 
 def load(page: Any, path: Path) -> dict[str, Any]:
@@ -56,7 +61,20 @@ def load(page: Any, path: Path) -> dict[str, Any]:
             "count => document.querySelectorAll('[data-node-id]').length === count",
             arg=len(workflow["nodes"]),
         )
+    page.evaluate(DRAWN)
     return workflow
+
+
+def overlaps(page: Any) -> list[tuple[str, str]]:
+    """Pairs of nodes that cover each other, by title."""
+    return [
+        (a["name"], b["name"])
+        for a, b in combinations(page.evaluate(BOXES[page.mode]), 2)
+        if a["x"] < b["x"] + b["width"]
+        and b["x"] < a["x"] + a["width"]
+        and a["y"] < b["y"] + b["height"]
+        and b["y"] < a["y"] + a["height"]
+    ]
 
 
 def test_the_frontend_is_the_one_that_the_hosts_requirements_name(page: Any, host: Host) -> None:
@@ -88,21 +106,9 @@ def test_a_workflow_can_be_read_as_it_opens(
     path: Path, page: Any, keep: Callable[[Any, str], None]
 ) -> None:
     workflow = load(page, path)
-    page.wait_for_function(
-        "least => window.app.canvas.ds.scale >= least && window.app.canvas.ds.scale < 1",
-        arg=LEAST_SCALE,
-    )
-    boxes = page.evaluate(BOXES[page.mode])
-    assert len(boxes) == len(workflow["nodes"])
-    overlapping = [
-        (a["name"], b["name"])
-        for a, b in combinations(boxes, 2)
-        if a["x"] < b["x"] + b["width"]
-        and b["x"] < a["x"] + a["width"]
-        and a["y"] < b["y"] + b["height"]
-        and b["y"] < a["y"] + a["height"]
-    ]
-    assert overlapping == []
+    page.wait_for_function("least => window.app.canvas.ds.scale >= least", arg=LEAST_SCALE)
+    assert len(page.evaluate(BOXES[page.mode])) == len(workflow["nodes"])
+    assert overlaps(page) == []
     assert page.errors == []
     keep(page, path.stem)
 
@@ -122,8 +128,10 @@ def test_a_demo_runs_from_the_canvas_and_shows_its_pictures(
         "() => window.app.graph.nodes.filter(node => node.type === 'SaveImage')"
         ".every(node => node.imgs?.length || window.app.nodeOutputs[node.id]?.images?.length)"
     )
-    assert page.errors == []
     page.wait_for_function("() => [...document.images].every(image => image.complete)")
+    page.evaluate(DRAWN)
+    assert overlaps(page) == [], "pictures and reports make nodes taller"
+    assert page.errors == []
     keep(page, f"{path.stem}-run")
 
 
