@@ -37,13 +37,13 @@ class Link:
 
 
 def id_of(node: type[io.ComfyNode]) -> str:
-    """The id in the graph of a node that runs; empty where no host runs it."""
+    """Find the id in the graph of a node that runs; empty where no host runs it."""
     hidden: Any = node.hidden
     return "" if hidden is None else str(hidden.unique_id)
 
 
 def linked(chain: tuple[Link, ...], edit: Any, node: type[io.ComfyNode]) -> io.NodeOutput:
-    """A node's output: the chain that came in, with its own edit at the end."""
+    """Make a node's output: the chain that came in, with its own edit at the end."""
     kind = node.define_schema().display_name.removeprefix("P2P ").partition(" (")[0]
     return io.NodeOutput((*chain, Link(edit, id_of(node), kind)))
 
@@ -100,7 +100,7 @@ def resolution_input() -> Any:
 
 
 def fraction_input(name: str, default: float, tooltip: str, **more: Any) -> Any:
-    """A number from 0 to 1."""
+    """Make an input for a number from 0 to 1."""
     return io.Float.Input(
         name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip, **more
     )

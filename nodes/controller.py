@@ -120,7 +120,7 @@ class P2PController(io.ComfyNode):
 
 
 def done(source: Prompt, branch: Branch) -> list[str]:
-    """What each link of a branch's chain does, in a line."""
+    """Say what each link of a branch's chain does, in a line."""
     lines: list[str] = []
     index = 0
     for edit in branch.chain:
@@ -137,7 +137,7 @@ def done(source: Prompt, branch: Branch) -> list[str]:
 
 
 def masked(blend: LocalBlend | None) -> str:
-    """Where an edit may change the image, in a line."""
+    """Say where an edit may change the image, in a line."""
     if blend is None:
         return "no word changed, and so nothing to keep within"
     words = ", ".join(dict.fromkeys((*blend.source_words, *blend.edited_words)))
@@ -148,7 +148,7 @@ def masked(blend: LocalBlend | None) -> str:
 
 
 def blamed(name: str, chain: tuple[Link, ...], error: ChainError) -> str:
-    """What is wrong with the edit at the input `name`, said with the node that it is about.
+    """Say what is wrong with the edit at the input `name`, and at which node.
 
     An error belongs to the node that was running when it came, and an edit's node has run before
     its prompt was known: all that can be done for it is to write under it.

@@ -17,7 +17,7 @@ FACTORS_ACT = {AUTOMATIC: None, "after the softmax": False, "before the softmax"
 
 
 def window_inputs(cross_end: float, self_end: float) -> list[Any]:
-    """The inputs that say when attention is taken from the source.
+    """Make the inputs that say when attention is taken from the source.
 
     They are the paper's cross_replace_steps and self_replace_steps.
     """
@@ -76,7 +76,7 @@ def self_inputs(end: float, names: list[str]) -> list[Any]:
 
 
 def word_window_inputs(only: str = "") -> list[Any]:
-    """The inputs that give single words windows of their own, and windows soft ends.
+    """Make the inputs that give single words their own windows, and windows soft ends.
 
     `only` is a sentence that says when they apply.
     """
@@ -113,7 +113,7 @@ def chain_input() -> Any:
 
 
 def schedule(start: float, end: float, fade: float, word_windows: str) -> Schedule:
-    """From a node's inputs; raises `ValueError` as `Window` and `parse_windows` do."""
+    """Make it of a node's inputs; raises `ValueError` as `Window` and `parse_windows` do."""
     return Schedule(Window(start, end, fade), parse_windows(word_windows))
 
 
@@ -130,7 +130,7 @@ def occurrence_input() -> Any:
 
 
 def self_injection(start: float, end: float, reach: float) -> SelfInjection:
-    """From a node's inputs, where a reach of 0 is automatic.
+    """Make it of a node's inputs, where a reach of 0 is automatic.
 
     Raises `ValueError` as `Window` and `SelfInjection` do.
     """

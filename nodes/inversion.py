@@ -63,7 +63,7 @@ def dependences(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def told(inversion: Inverted) -> str:
-    """What an inversion says of itself."""
+    """Say of an inversion how well it comes back."""
     text = f"{inversion.method}: {inversion.report}"
     if not inversion.prompt.strip():
         text += "\nwithout a source prompt: only P2P Refine can edit this, and nothing is held"
@@ -298,7 +298,7 @@ def inverted(
     low_memory: bool,
     learning_rate: float,
 ) -> Inverted:
-    """The inversion of a node's latent, its progress shown on the node."""
+    """Invert a node's latent, and show the progress on the node."""
     preview = latent_preview.prepare_callback(
         model, steps * (1 + inner_steps * (method == "null-text"))
     )
@@ -412,7 +412,7 @@ class P2PLoadInversion(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> Any:
-        """A file that was written anew is read anew."""
+        """Tell the host that a file that was written anew is to be read anew."""
         path = Path(folder_paths.get_annotated_filepath(file))
         return path.stat().st_mtime_ns if path.is_file() else file
 

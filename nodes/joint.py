@@ -14,7 +14,7 @@ SOURCE, OWN = "the source's", "the edit's"
 
 
 def joint_inputs() -> list[Any]:
-    """The inputs; models whose text has an attention of its own take them as they begin."""
+    """Make the inputs; models whose text has its own attention take them as they begin."""
     return [
         io.Combo.Input(
             "attention",
@@ -50,5 +50,5 @@ def joint_inputs() -> list[Any]:
 
 
 def joint(attention: str = AUTOMATIC, blocks: str = "all", prompt_vector: str = SOURCE) -> Joint:
-    """From a node's inputs; raises `ValueError` as `Joint` and `Blocks` do."""
+    """Make it of a node's inputs; raises `ValueError` as `Joint` and `Blocks` do."""
     return Joint(attention, Blocks(blocks), prompt_vector == SOURCE)

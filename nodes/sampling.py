@@ -151,7 +151,7 @@ def outputs() -> list[Any]:
 
 
 def sampled(model: Any, controller: Any, **settings: Any) -> io.NodeOutput:
-    """The outputs of a sampling node; settings are those of `sampling.sample`.
+    """Sample, and make a node's outputs; settings are those of `sampling.sample`.
 
     Without edits there is no edited image to be decoded, only none to go on from.
     """

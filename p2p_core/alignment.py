@@ -84,7 +84,7 @@ class Draft:
         return Draft((*before, written, *after))
 
     def divided(self, start: int, end: int) -> Draft:
-        """Characters `start:end` as a piece of their own, standing for nothing in the source.
+        """Make characters `start:end` a piece of their own, of nothing in the source.
 
         What the piece that they lie in stands for stays with what is before them.
         """

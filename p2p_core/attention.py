@@ -68,7 +68,7 @@ class CrossEdit:
 
     @classmethod
     def of(cls, edits: Sequence[RowEdit], rows: int, device: torch.device) -> CrossEdit | None:
-        """None if no row is touched. All must be of the call's token count."""
+        """Prepare the edits of a call, all of its token count; None if no row is touched."""
         edits = [edit for edit in edits if not edit.map_edit.is_untouched]
         if not edits:
             return None
@@ -90,7 +90,7 @@ class CrossEdit:
         )
 
     def attend(self, attention: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The layer's output under the edited maps; rows without an edit get plain attention."""
+        """Compute the layer's output under the edited maps, plain where there is no edit."""
         value = v.clone()
         for rows, matrix in self.inject:
             value.index_copy_(0, rows, matrix.to(v.dtype) @ v.index_select(0, rows))
@@ -103,7 +103,7 @@ class CrossEdit:
         return out
 
     def adjust(self, output: Tensor, attention: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The same edit as a difference, added to the `output` of somebody else's replacement.
+        """Add the edit as a difference to the `output` of somebody else's replacement.
 
         The replacement is one of this layer's attention.
         """
@@ -133,7 +133,7 @@ class SelfEdit:
     def of(
         cls, limits: Sequence[tuple[int, int, float]], rows: int, device: torch.device
     ) -> SelfEdit | None:
-        """From each injected row, its source row and the size of a layer that is too much for it.
+        """Make it of (injected row, its source row, size of a layer too large for it).
 
         A row of several sizes stands there once for each. None if there is nothing to inject.
         """

@@ -21,7 +21,7 @@ from .tokens import Prompt
 
 
 def indicator(prompt: Prompt, phrases: Sequence[str]) -> Tensor:
-    """Which tokens some words are: float32[tokens], 1 on those of every phrase.
+    """Mark the tokens of some words: float32[tokens], 1 on those of every phrase.
 
     Raises `ValueError` for a phrase that the prompt lacks.
     """
@@ -32,7 +32,7 @@ def indicator(prompt: Prompt, phrases: Sequence[str]) -> Tensor:
 
 
 def word_maps(attention: Attend, q: Tensor, k: Tensor, columns: Tensor, heads: int) -> Tensor:
-    """Attention of every pixel to a row's words: float[rows looks pixels].
+    """Compute every pixel's attention to a row's words: float[rows looks pixels].
 
     `columns`, float[rows looks tokens], has an `indicator` for each look. Summed over the words'
     tokens, meaned over heads, which q and k may have apart: [rows heads tokens width]. One call of
@@ -74,7 +74,7 @@ class WordMaps:
         self.sums[key] = (total + image, count + 1)
 
     def mean(self, window: Window | None = None) -> Tensor:
-        """The mean map, float32[rows looks height width], of all steps or those in a window.
+        """Average the maps, float32[rows looks height width], of all steps or a window's.
 
         Raises `ValueError` if nothing was looked at.
         """
@@ -104,7 +104,7 @@ class Seen:
 
 
 def normalised(maps: Tensor) -> Tensor:
-    """Each map divided by its maximum: float[... height width] in 0–1."""
+    """Divide each map by its maximum: float[... height width] in 0–1."""
     return maps / maps.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
 
 

@@ -107,7 +107,7 @@ class Blending:
         return torch.cat([ones[:0], *masks]).view(-1, *self.size)
 
     def on_grid(self, sigma: float) -> bool:
-        """Whether the sampler is at one of the schedule's levels, not between two."""
+        """Tell whether the sampler is at one of the schedule's levels, not between two."""
         return any(abs(sigma - level) <= 1e-4 * level for level in self.sigmas)
 
 

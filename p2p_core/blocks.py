@@ -46,11 +46,11 @@ class Blocks:
         return [part.strip().lower() for part in self.text.split(",")]
 
     def covers(self, block: int, kinds: Sequence[str]) -> bool:
-        """Whether it names a block, of a model with blocks of these kinds."""
+        """Tell whether it names a block, of a model with blocks of these kinds."""
         return block in self.of(kinds)
 
     def of(self, kinds: Sequence[str]) -> set[int]:
-        """The blocks that it names, of a model with blocks of these kinds in order.
+        """Find the blocks that it names, of a model with blocks of these kinds in order.
 
         Raises `ValueError` for a part that names none.
         """

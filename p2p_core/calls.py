@@ -30,7 +30,7 @@ class CallEdits:
     tokens: int
 
     def padded(self) -> dict[int, int]:
-        """Rows whose text ends before the call's, and how many tokens it has."""
+        """Find rows whose text ends before the call's, and how many tokens it has."""
         return {
             start + row: prompt.length
             for controller, rows, start in self.parts
@@ -41,11 +41,11 @@ class CallEdits:
         }
 
     def covered(self, block: int, kinds: Sequence[str]) -> Hashable:
-        """Which edits act in a block, see `Controller.covered`; as many, the same rows."""
+        """Tell which edits act in a block; where as many do, rows are the same."""
         return tuple(controller.covered(block, kinds) for controller, _, _ in self.parts)
 
     def rows(self, block: int = 0, kinds: Sequence[str] = UNDIVIDED) -> list[RowEdit]:
-        """Every edited row, in a block as `Controller.at` has it; raises `ValueError` as that."""
+        """Make every edited row, in a block; raises `ValueError` as `Controller.at` does."""
         return [
             RowEdit(
                 start + row,

@@ -192,7 +192,7 @@ class Branch:
         return (*weights, *(one.window.weight(progress) for one, _ in self.injections))
 
     def covered(self, block: int, kinds: Sequence[str]) -> tuple[bool, ...]:
-        """Whether each of its edits acts in a transformer's block."""
+        """Tell whether each of its edits acts in a transformer's block."""
         return tuple(a.edit.joint.blocks.covers(block, kinds) for a in self.acting)
 
     def at(self, progress: float, block: int = 0, kinds: Sequence[str] = ("block",)) -> Moment:
@@ -247,7 +247,7 @@ class Controller:
         return all(prompt.repeats for prompt in self.prompts)
 
     def fitted(self, values: Tensor) -> Tensor:
-        """A prompt's values, float[its tokens], for the batch's length: as it is made longer."""
+        """Make a prompt's values, float[its tokens], as long as the batch's texts."""
         if self.repeats:
             return values.repeat(self.length // len(values))
         return torch.cat([values, values.new_zeros(self.length - len(values))])
@@ -257,7 +257,7 @@ class Controller:
         return tuple(branch.weights(progress) for branch in self.branches)
 
     def covered(self, block: int, kinds: Sequence[str]) -> tuple[tuple[bool, ...], ...]:
-        """Which edits of which branch act in a transformer's block; as many, the same moments."""
+        """Tell which edits of which branch act in a block; where as many do, moments are equal."""
         return tuple(branch.covered(block, kinds) for branch in self.branches)
 
     def at(

@@ -20,7 +20,7 @@ what the same calls make of values that are all c on the word and 1 elsewhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -93,8 +93,8 @@ class JointEdit:
     """Rows of `apart` that are divided by what their factors make of their sum."""
 
     @classmethod
-    def of(cls, edits: Sequence[RowEdit], rows: int) -> JointEdit | None:
-        """None if no row is touched. All must be of the call's number of text tokens.
+    def of(cls, edits: Sequence[RowEdit], rows: int, device: torch.device) -> JointEdit | None:
+        """Prepare the edits of a call, all of its number of text tokens; None if none acts.
 
         What is not said of renormalising is done where no factor is negative; edits whose mode is
         automatic share structure.
@@ -122,14 +122,17 @@ class JointEdit:
             plain=tuple(row for row in range(rows) if row not in moved and row not in apart),
             moved=moved,
             apart=apart,
-            terms=tuple(terms),
+            terms=tuple(
+                replace(term, mix=term.mix.to(device), plain=term.plain.to(device))
+                for term in terms
+            ),
             renormalised=frozenset(renormalised),
         )
 
     def attend(
         self, attention: JointAttend, q: Tensor, k: Tensor, v: Tensor, layout: Layout
     ) -> Tensor:
-        """The block's output under the edit: [rows tokens channels], heads joined.
+        """Compute the block's output under the edit: [rows tokens channels], heads joined.
 
         q, k and v are [rows tokens channels] or [rows heads tokens channels].
         """

@@ -176,7 +176,7 @@ class Prompt:
         return sorted({t for words in found for i in words for t in self.words[i].tokens})
 
     def name(self, words: range) -> str:
-        """What some words of it are called by: "big cat", or "cat #2" where there are several.
+        """Name some words of it: "big cat", or "cat #2" where there are several.
 
         Punctuation around them is left out; where there is nothing else, so is the name.
         """
@@ -239,7 +239,7 @@ class Prompt:
         return phrase, None
 
     def nearest(self, phrase: str) -> str | None:
-        """The words of the prompt that are spelled most like a phrase which is not in it, if any.
+        """Find the prompt's words that are spelled most like a phrase it lacks, if any.
 
         What stands beside letters (a comma, brackets, a weight) was not meant as a word.
         """
@@ -276,7 +276,7 @@ class Prompt:
 
 
 def shortened(text: str) -> str:
-    """The beginning of a text, as much as a message has room for.
+    """Cut a text to its beginning, as much as a message has room for.
 
     >>> shortened("a red circle on the grass")
     'a red circle on the grass'
@@ -287,7 +287,7 @@ def shortened(text: str) -> str:
 
 
 def parted(text: str, other: str, around: int = 2) -> tuple[str, str]:
-    """Where two texts differ, with some words around it, of one and of the other.
+    """Cut out where two texts differ, with some words around it, of either.
 
     >>> parted("a photo of a red circle on the grass", "a photo of a blue star on the grass")
     ('… of a red circle on the …', '… of a blue star on the …')

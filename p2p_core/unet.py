@@ -20,7 +20,7 @@ The rule of the authors' null-text notebook and of the published PIE-Bench runs.
 def joined(
     edits: Sequence[RowEdit], rows: int, size: Sequence[int], device: torch.device
 ) -> tuple[CrossEdit | None, SelfEdit | None]:
-    """The edits of a call of `rows` rows and latents of `size` (height, width)."""
+    """Join the edits of a call of `rows` rows and latents of `size` (height, width)."""
     limits = [
         (edit.row, edit.source, limit(reach, size[0] * size[1]))
         for edit in edits
@@ -42,5 +42,5 @@ def limit(reach: Reach, latent_pixels: int) -> float:
 
 
 def is_of_side(side: float, layer: Sequence[int], latent: Sequence[int]) -> bool:
-    """Whether a layer of this (height, width) has sides of this fraction of the latent's."""
+    """Tell whether a layer of this (height, width) has sides of this fraction of the latent's."""
     return list(layer) == [ceil(length * side) for length in latent]

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     try:
         from .app import main as run
     except ImportError as error:

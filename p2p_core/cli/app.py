@@ -170,7 +170,7 @@ def _tell(files: Mapping[str, str], parameters: Mapping[str, Any], as_json: bool
 
 
 def main() -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:

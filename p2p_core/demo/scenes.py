@@ -316,7 +316,7 @@ def sample_scene(rng: random.Random) -> Scene:
 
 
 def is_visible(colour: str, background: str) -> bool:
-    """Whether the colour stands out from the ground: scenes where it does not are never drawn."""
+    """Tell whether the colour stands out from the ground: else a scene is never drawn."""
     return not (background == "night" and colour in ("black", "blue", "purple"))
 
 
@@ -329,7 +329,7 @@ def is_held_out(shape: str, colour: str, background: str) -> bool:
 
 
 def has_held_out(scene: Scene) -> bool:
-    """Whether any object of the scene is a held-out combination."""
+    """Tell whether any object of the scene is a held-out combination."""
     return any(is_held_out(item.shape, item.colour, scene.background) for item in scene.items)
 
 

@@ -89,7 +89,7 @@ class Aligned:
     """
 
     def written(self, *, inserted: bool) -> list[int]:
-        """Tokens of the words that it wrote: inserted ones, or those in the place of others."""
+        """Find the tokens of words that it wrote: inserted, or in the place of others."""
         own = (s for s in self.spans if s.edit == self.index and (not s.source) == inserted)
         return [t for span in own for j in span.edited for t in self.edited.words[j].tokens]
 
@@ -135,11 +135,11 @@ class Edit(Protocol):
         ...
 
     def injects(self, span: Span) -> bool:
-        """Whether words of a span that this edit wrote take the source's attention."""
+        """Tell whether words of a span that this edit wrote take the source's attention."""
         ...
 
     def transform(self, before: MapEdit, words: Aligned, alpha: Tensor) -> MapEdit:
-        """What edits before it left, changed by as much as it acts now on each token.
+        """Change what edits before it left, by as much as it acts now on each token.
 
         `alpha` is float[edited_tokens] in 0–1.
         """

@@ -34,7 +34,7 @@ class MapEdit:
 
     @classmethod
     def untouched(cls, source_tokens: int, edited_tokens: int) -> MapEdit:
-        """The edited branch keeps its own attention."""
+        """Make the map edit under which a branch keeps its own attention."""
         return cls(
             torch.zeros(source_tokens, edited_tokens, dtype=torch.float64),
             torch.ones(edited_tokens, dtype=torch.float64),
@@ -51,11 +51,11 @@ class MapEdit:
         return replace(self, inject=inject, keep=(1 - share) * self.keep)
 
     def scaled(self, share: Tensor) -> MapEdit:
-        """A share of each token's attention, whose ever it is; the rest goes to other tokens."""
+        """Take a share of each token's attention, whose ever it is; other tokens get the rest."""
         return replace(self, inject=self.inject * share, keep=self.keep * share)
 
     def equalized(self, equalizer: Tensor) -> MapEdit:
-        """Each token's attention times its factor. Paper section 4, attention re-weighting."""
+        """Multiply each token's attention with its factor (paper section 4, re-weighting)."""
         return replace(self, equalizer=self.equalizer * equalizer)
 
     @property
@@ -73,7 +73,7 @@ class MapEdit:
         return bool(whole) and not self.inject.any()
 
     def tiled(self, source: int, edited: int) -> MapEdit:
-        """The same for prompts repeated `source` and `edited` times along their tokens.
+        """Repeat it for prompts repeated `source` and `edited` times along their tokens.
 
         Hosts pad unequal lengths so. Repeating keys divides each copy's attention by the number of
         copies and leaves the output as it was.
@@ -85,7 +85,7 @@ class MapEdit:
         )
 
     def padded(self, source: int, edited: int) -> MapEdit:
-        """The same for prompts with so many tokens more, which keep their own attention."""
+        """Lengthen it for so many tokens more, which keep their own attention."""
         return MapEdit(
             F.pad(self.inject, (0, edited, 0, source)),
             F.pad(self.keep, (0, edited), value=1.0),
@@ -93,5 +93,5 @@ class MapEdit:
         )
 
     def to(self, dtype: torch.dtype) -> MapEdit:
-        """The same, rounded."""
+        """Round it."""
         return MapEdit(self.inject.to(dtype), self.keep.to(dtype), self.equalizer.to(dtype))

@@ -72,7 +72,7 @@ class Reweight:
 
 
 def equalizer(edited: Prompt, weights: Sequence[tuple[str, float]]) -> Tensor:
-    """What each token's attention is multiplied with: float64[edited_tokens].
+    """Make what each token's attention is multiplied with: float64[edited_tokens].
 
     Raises `ValueError` for a phrase that the edited prompt lacks.
     """

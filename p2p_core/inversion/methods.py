@@ -66,7 +66,7 @@ class Options:
             )
 
     def suits(self, sampler: str) -> bool:
-        """Whether a sampler of this name can follow what will be found."""
+        """Tell whether a sampler of this name can follow what will be found."""
         restore_source = ("direct", "direct-shared", "edit-friendly", "noise")
         return self.method in restore_source or sampler in FOLLOWING
 

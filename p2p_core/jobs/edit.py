@@ -61,7 +61,7 @@ class Sampling:
         return Settings(self.steps, cfg, self.sampler, self.denoise, self.seed, self.scheduler)
 
     def parameters(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
+        """Write all of it as JSON has it."""
         return TypeAdapter(type(self)).dump_python(self, mode="json")
 
 
@@ -83,7 +83,7 @@ class Inverting:
         self.options()
 
     def options(self) -> Options:
-        """The method with its options."""
+        """Make the method with its options."""
         if self.authors_schedule:
             return Options(self.inversion, REFERENCE)
         return Options(self.inversion, Nullstrs(self.inner_steps, self.learning_rate))
@@ -145,11 +145,11 @@ class Edit(Inverting, Changes):
         return tuple(one for one in (self.image, self.inversion_file) if one)
 
     def make(self, studio: Editor) -> Made:
-        """Its pictures; raises `ValueError` for words, files and settings that do not fit."""
+        """Make its pictures; raises `ValueError` for what does not fit."""
         return studio.edit(self)
 
     def plan(self, read: Callable[[str], Prompt]) -> Controller:
-        """The source prompt and the one branch of edits, `read` reading the words of a prompt.
+        """Plan the source prompt and its one branch, `read` reading the words of a prompt.
 
         Raises `ValueError` for words that are in no prompt.
         """
@@ -187,7 +187,7 @@ class Edit(Inverting, Changes):
         return LocalBlend(tuple(before), tuple(after))
 
     def arguments(self) -> list[str]:
-        """The same as options of `p2p edit`, those that are as ever left out."""
+        """Write it as options of `p2p edit`, defaults left out."""
         said: list[str] = []
         written = self.parameters()
         for field in fields(self):
@@ -203,7 +203,7 @@ class Edit(Inverting, Changes):
         return said
 
     def command(self, model: str, half: bool = False) -> str:
-        """The line for the shell that does the same with this model, but for `--out`."""
+        """Write the line for the shell that does the same with this model, but for `--out`."""
         return shlex.join(["p2p", "edit", *self.arguments(), "--model", model, *["--half"] * half])
 
     def _windows(self) -> tuple[Schedule, SelfInjection]:

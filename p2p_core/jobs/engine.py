@@ -47,7 +47,7 @@ class Summary:
         ]
 
     def told(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Write it as JSON has it."""
         counts = {"done": len(self.done), "done_before": len(self.before)}
         failed = [
             {"name": job.name, "place": job.place, "error": error} for job, error in self.failed

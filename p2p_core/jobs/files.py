@@ -24,7 +24,7 @@ KEY = "p2p"
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
-    """What a picture was made with; nothing for a file that is missing or somebody else's."""
+    """Read what a picture was made with; nothing for a file missing or of another make."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             found = json.loads(picture.info[KEY])
@@ -38,7 +38,7 @@ def read_parameters(path: Path) -> dict[str, Any]:
 def write_pictures(
     folder: Path, pictures: Pictures, parameters: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Each into a PNG file of its own; returns their paths. Raises `OSError` as the disk does."""
+    """Write each into a PNG file of its own; returns paths, raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
     text = PngInfo()
     text.add_text(KEY, json.dumps(parameters))
@@ -52,7 +52,7 @@ def write_pictures(
 
 
 def append_line(path: Path, line: str) -> None:
-    """A line at the end of a text file, on a line of its own even after one that was cut short."""
+    """Append a line to a text file, on a line of its own even after one cut short."""
     with path.open("a+b") as file:
         start = file.seek(0, 2)
         if start:

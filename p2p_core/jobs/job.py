@@ -10,7 +10,7 @@ from .files import Made, read_parameters
 
 
 def model_from_anywhere(model: str) -> str:
-    """The same model for workers that may be in other folders: a path as a whole one."""
+    """Name the model for workers in other folders: a path as a whole one."""
     return str(Path(model).resolve()) if Path(model).exists() else model
 
 
@@ -23,11 +23,11 @@ class Work(Protocol):
         ...
 
     def command(self, model: str, half: bool = False) -> str:
-        """The same for the same pictures, and for no others."""
+        """Write a line that is the same for the same pictures, and for no others."""
         ...
 
     def make(self, studio: Any) -> Made:
-        """Its pictures, by a `studio.Studio`."""
+        """Make its pictures, by a `studio.Studio`."""
         ...
 
 
@@ -53,7 +53,7 @@ class Job:
         return self.folder / "edited.png"
 
     def is_done(self) -> bool:
-        """Whether its pictures are there, made by its command of the files as they are."""
+        """Tell whether its pictures are there, made by its command of the files as they are."""
         if read_parameters(self.picture).get("command") != self.command:
             return False
         made = self.picture.stat().st_mtime_ns

@@ -28,7 +28,7 @@ SEVERAL = tuple(field.name for field in fields(Edit) if field.default == ())
 
 
 def read_manifest(path: Path, out: Path, model: str, half: bool) -> list[Job]:
-    """The manifest's cases; images are looked for beside it.
+    """Read the manifest's cases; images are looked for beside it.
 
     Raises `ValueError` naming the line of every row that cannot be carried out.
     """

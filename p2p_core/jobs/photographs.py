@@ -22,7 +22,7 @@ SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 def read_photograph(path: Path) -> Image.Image:
-    """A photograph, upright, in RGB; grey of 16 bits, and of floats from 0 to 1, is scaled to it.
+    """Read a photograph, upright, in RGB; grey of 16 bits or floats is scaled to it.
 
     Raises `ValueError` for a file that is no picture, for one without a known white, and for a
     shape that is too long.

@@ -49,7 +49,7 @@ def check_name(name: str) -> None:
 
 
 def same_name(name: str) -> str:
-    """What is equal for names that are one on some system: A and a, é in one character or two."""
+    """Fold a name to what is equal for names that are one on some system, as A and a."""
     decomposed = unicodedata.normalize("NFD", name).casefold()
     return unicodedata.normalize("NFD", decomposed)
 
@@ -75,7 +75,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def write_folder(folder: Path, pictures: Pictures, parameters: dict[str, object]) -> None:
-    """All pictures in a folder that appears with them; those of ours that were there give way.
+    """Write all pictures in a folder that appears with them, in the place of ours.
 
     Raises `ValueError` for a folder that holds anything else, and `OSError` as the disk does.
     """

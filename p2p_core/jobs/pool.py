@@ -32,7 +32,7 @@ class Workers(Protocol):
     def count(self) -> int: ...
 
     def submit(self, job: Job) -> Future[Outcome]:
-        """The job's outcome to be; an error where its worker died."""
+        """Start a job; the future is its outcome, an error where its worker died."""
         ...
 
 

@@ -15,7 +15,7 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def read_text(path: Path) -> str:
-    """A file's text, which is UTF-8.
+    """Read a file's text, which is UTF-8.
 
     Raises `ValueError` for what is no regular file of at most 256 MiB, and for one that cannot be
     read.
@@ -33,7 +33,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """What JSON says; raises `ValueError` for none, for a key twice and for what is too deep."""
+    """Read JSON; raises `ValueError` for none, a key twice and what is too deep."""
     try:
         return json.loads(text, object_pairs_hook=_each_once)
     except RecursionError:
@@ -50,5 +50,5 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, however long or deep it is."""
+    """Write a value for a message, however long or deep it is."""
     return _SHORT.repr(value)

@@ -39,7 +39,7 @@ class Studio:
 
     @classmethod
     def open(cls, name: str, half: bool = False, quiet: bool = False) -> Studio:
-        """The demo model or one from a path, on the accelerator if there is one.
+        """Open the demo model or one from a path, on the accelerator if there is one.
 
         In half precision: float16, or bfloat16 without an accelerator. Raises `ValueError` where
         there is no such model.
@@ -64,7 +64,7 @@ class Studio:
         return self.model.pipeline.unet.config.sample_size * 8
 
     def edit(self, edit: Edit) -> Made:
-        """The source, its edit, and the mask of a local blend.
+        """Make the source, its edit, and the mask of a local blend.
 
         Raises `ValueError` for words, files and settings that do not fit.
         """
@@ -104,7 +104,7 @@ class Studio:
         }
 
     def maps(self, source: str, words: str, side: float | None, how: Sampling) -> Made:
-        """Where an image looks at words, or at each of its prompt; `side` of the layers looked at.
+        """Show where an image looks at words, or at each of its prompt, in layers of a `side`.
 
         Raises `ValueError` for words that are not there.
         """
@@ -129,7 +129,7 @@ class Studio:
     def invert(
         self, image: Path, source: str, options: Options, how: Sampling
     ) -> tuple[Inversion, Made]:
-        """The inversion of a photograph, and what it gives back.
+        """Invert a photograph, and show what comes back.
 
         Raises `ValueError` for a file that is no picture.
         """
@@ -150,7 +150,7 @@ class Studio:
         return how.settings(3.0 if self.name == DEMO else 7.5)
 
     def told(self, settings: Settings) -> dict[str, Any]:
-        """What pictures say of the model that made them."""
+        """Say of pictures what model made them."""
         return {"model": self.name, "half": self.half, "cfg": settings.cfg}
 
     def _blank(self, how: Sampling) -> torch.Tensor:
@@ -160,7 +160,7 @@ class Studio:
         return torch.zeros(1, channels, height // 8, width // 8)
 
     def latent(self, picture: Image.Image, how: Sampling) -> torch.Tensor:
-        """Of a photograph, scaled to the size wanted, or its shorter side to the model's."""
+        """Encode a photograph, scaled to the size wanted or its shorter side to the model's."""
         scale = self.side / min(picture.size)
         width, height = (max(8, round(side * scale / 8) * 8) for side in picture.size)
         scaled = picture.resize(how.size or (width, height), Image.Resampling.LANCZOS)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def checked(written: type[T]) -> type[T]:
-    """A frozen dataclass of keywords, whose values may be text and are converted to their types.
+    """Make a frozen dataclass of keywords, whose values are converted to their types.
 
     Making one raises `ValueError` with one sentence for what cannot be.
     """
@@ -45,7 +45,7 @@ def checked(written: type[T]) -> type[T]:
 
 
 def said(error: ValidationError, name: str = "a value") -> str:
-    """The first thing that is wrong, in one sentence; `name` where it is of no field."""
+    """Say the first thing that is wrong, in one sentence; `name` where it is of no field."""
     wrong: Any = error.errors()[0]
     if wrong["type"] == "value_error":
         return str(wrong["ctx"]["error"])

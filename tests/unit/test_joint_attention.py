@@ -16,6 +16,8 @@ LAYOUTS = {
     "registers and a reference": (Layout(slice(2, 7), slice(7, 14), HEADS), 17),
 }
 
+CPU = torch.device("cpu")
+
 
 def random(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
@@ -72,7 +74,7 @@ def test_edited_rows_are_their_definition(name, masked, apart, renormalised):
             row_edit(1, 0, map_edit(seed, factors, inject, keep), injected, aligned, renormalised),
             row_edit(3, 2, map_edit(seed + 50), True, not aligned, renormalised),
         ]
-        edit = JointEdit.of(edits, ROWS)
+        edit = JointEdit.of(edits, ROWS, CPU)
         assert edit is not None
         given = [split_heads(x) if apart else x for x in (q, k, v)]
         ours = edit.attend(attending(mask), *given, layout)
@@ -83,7 +85,7 @@ def test_edited_rows_are_their_definition(name, masked, apart, renormalised):
 @pytest.mark.parametrize("aligned", [False, True])
 def test_an_edit_that_changes_nothing_is_none(aligned):
     untouched = MapEdit.untouched(TEXT, TEXT)
-    assert JointEdit.of([row_edit(1, 0, untouched, False, aligned)], 2) is None
+    assert JointEdit.of([row_edit(1, 0, untouched, False, aligned)], 2, CPU) is None
 
 
 def test_a_factor_is_a_logarithm_added_before_the_softmax():
@@ -92,7 +94,7 @@ def test_a_factor_is_a_logarithm_added_before_the_softmax():
     q, k, v = (random(2, length, HEADS * WIDTH, seed=seed) for seed in (1, 2, 3))
     factors = torch.tensor([1.0, 1e-300, 0.3, 4.0, 1.0], dtype=torch.float64)
     pair = MapEdit.untouched(TEXT, TEXT).equalized(factors)
-    edit = JointEdit.of([row_edit(1, 0, pair, False, False)], 2)
+    edit = JointEdit.of([row_edit(1, 0, pair, False, False)], 2, CPU)
     assert edit is not None
     ours = edit.attend(attending(), q, k, v, layout)
     bias = torch.zeros(length, length, dtype=torch.float64)
@@ -107,7 +109,7 @@ def test_structure_alone_takes_no_more_attention():
     layout, length = LAYOUTS["text first"]
     q, k, v = (random(2, length, HEADS * WIDTH, seed=seed) for seed in (1, 2, 3))
     pair = MapEdit.untouched(TEXT, TEXT)
-    edit = JointEdit.of([row_edit(1, 0, pair, True, False)], 2)
+    edit = JointEdit.of([row_edit(1, 0, pair, True, False)], 2, CPU)
     assert edit is not None
     asked = []
 

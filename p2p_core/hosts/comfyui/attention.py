@@ -51,7 +51,7 @@ class RunState:
         self._calls: dict[Any, Any] = {}
 
     def tokens(self, options: dict[str, Any], texts: Tensor) -> Tensor:
-        """A call's text tokens, float[rows tokens channels], those that change by step as now."""
+        """Set a call's text tokens, float[rows tokens channels], to what they are at this step."""
         uuids = options["uuids"]
         here = progress(float(options["sigmas"][0]), self.sigmas)
         chunk = texts.shape[0] // len(uuids)
@@ -66,7 +66,7 @@ class RunState:
         return texts
 
     def looks(self, options: dict[str, Any], x: Tensor) -> list[Look]:
-        """The looks taken at one call; none at a call that sees a part of the image."""
+        """Collect the looks of one call; none of a call that sees a part of the image."""
         if x.shape[-2:] != self.size:
             return []
         uuids = options["uuids"]
@@ -80,7 +80,7 @@ class RunState:
         ]
 
     def edits(self, family: Family, options: dict[str, Any], x: Tensor, tokens: int) -> Any:
-        """The edits of one call of the network, made once for all calls that are alike."""
+        """Prepare the edits of one call of the network, once for all calls that are alike."""
         uuids = tuple(options["uuids"])
         self.witness.asked.update(uuids)
         here = progress(float(options["sigmas"][0]), self.sigmas)
@@ -119,7 +119,7 @@ class RunState:
 
 
 def attach(model: Any) -> Any:
-    """A clone of the model that obeys the controllers its conditionings carry.
+    """Clone the model to one that obeys the controllers its conditionings carry.
 
     Raises `ValueError` for a network of no family that is known.
     """

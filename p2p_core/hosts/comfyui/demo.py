@@ -119,7 +119,7 @@ def empty_latent(images: int = 1) -> torch.Tensor:
 
 
 def wary_of_size(model: Any) -> Any:
-    """The demo model, which says of other sizes than its own what will come of them."""
+    """Make the demo model say of other sizes than its own what will come of them."""
     model = model.clone()
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "p2p_demo", _look_at_size)
     return model

@@ -81,7 +81,7 @@ def invert_latent(
     source = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
 
     def draw(latents: Tensor, n: int) -> Tensor:
-        """As the host's samplers do."""
+        """Draw noise as the host's samplers do."""
         number = (seed + n) % 2**64
         return comfy.sample.prepare_noise(latents.cpu(), number, latent.get("batch_index"))
 
@@ -117,7 +117,7 @@ def invert_latent(
 
 
 def as_encoded(image: Tensor, vae: Any, latent: Tensor) -> Tensor:
-    """The part of a picture that its latent is of: float[images height width 3] in 0–1.
+    """Cut out the part of a picture that its latent is of: float[images height width 3].
 
     Encoding crops sides to what the autoencoder can halve. Raises `ValueError` for a picture of
     another size or another number of them.
@@ -135,7 +135,7 @@ def as_encoded(image: Tensor, vae: Any, latent: Tensor) -> Tensor:
 
 
 def told_of(inversion: Inversion, vae: Any, image: Tensor | None = None) -> Inversion:
-    """The same inversion, with how well the pictures come back through the autoencoder.
+    """Add to an inversion how well the pictures come back through the autoencoder.
 
     Held against `image`, as `as_encoded` gives it; without one, against the decoded latent, which
     then goes through the autoencoder once more, as a photograph would.
@@ -267,7 +267,7 @@ class _Inverting(comfy.samplers.Sampler):
         def guide(
             x: Tensor, sigma: float, source: Tensor, uncond: Tensor, null: Embedding
         ) -> Tensor:
-            """As the host's own guider does it, with all that patches of the guidance do."""
+            """Guide as the host's own guider does, with all that patches of the guidance do."""
 
             def predictions(args: dict[str, Any]) -> list[Tensor]:
                 pairs = zip(args["conds"], (source, uncond), strict=True)

@@ -109,7 +109,7 @@ class _Filling(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def left_out(self, parameter: torch.nn.Parameter) -> bool:
-        """Whether a parameter got nothing; with accelerate, those stay without numbers."""
+        """Tell whether a parameter got nothing; with accelerate, those stay without numbers."""
         if is_accelerate_available():
             return parameter.is_meta
         return id(parameter) not in self.filled

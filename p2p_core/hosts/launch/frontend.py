@@ -24,7 +24,7 @@ INSTALL_SECONDS = 600
 
 
 def frontend_path(host: Host) -> Path | None:
-    """The folder to put first on the path of a server of `host`, installed if it is missing.
+    """Find the folder to put first on a server's path, and install it if it is missing.
 
     None where the environment already has what the host names, and, with a warning, where it
     cannot be installed: the host then serves what the environment has.
@@ -50,7 +50,7 @@ def frontend_path(host: Host) -> Path | None:
 
 
 def pins(host: Host) -> dict[str, str]:
-    """The versions that the host's requirements name, by package."""
+    """Read the versions that the host's requirements name, by package."""
     lines = host.requirements.read_text(encoding="utf-8").splitlines()
     named = (re.match(r"\s*([\w-]+)\s*==\s*([\w.]+)", line) for line in lines)
     return {match[1]: match[2] for match in named if match and match[1] in PACKAGES}

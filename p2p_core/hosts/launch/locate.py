@@ -86,7 +86,7 @@ def read_host(path: Path) -> Host | None:
 
 
 def cache_folder(name: str) -> Path:
-    """Where what hosts need, but must not keep in their own folders, is kept."""
+    """Find where to keep what hosts need and must not have in their own folders."""
     if (ROOT / "pyproject.toml").is_file():
         return ROOT.resolve() / "output" / name
     return Path(tempfile.gettempdir()) / f"p2p-{name}"

@@ -234,7 +234,7 @@ class Server:
 
 
 def has_accelerator() -> bool:
-    """Whether torch has a device to run ComfyUI on other than the CPU."""
+    """Tell whether torch has a device to run ComfyUI on other than the CPU."""
     xpu = getattr(torch, "xpu", None)
     return (
         torch.cuda.is_available()
@@ -244,7 +244,7 @@ def has_accelerator() -> bool:
 
 
 def bytecode_folder() -> Path:
-    """Where Python is to keep the byte code of a host, so that the host's folder stays as it is."""
+    """Find where Python keeps a host's byte code, so that its folder stays as it is."""
     return cache_folder("bytecode")
 
 

@@ -64,7 +64,7 @@ class Case:
         return named[0], named[1]
 
     def succeeds(self, picture: np.ndarray) -> bool:
-        """Whether what was to change has changed, in the largest object or the ground."""
+        """Tell whether what was to change has changed, in the largest object or the ground."""
         reading, wanted = recognise(picture), self.edited.items[0]
         if self.kind == "background":
             return reading.background == self.edited.background

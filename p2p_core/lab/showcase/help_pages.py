@@ -40,23 +40,23 @@ class Desk:
     studio: Studio
 
     def edits(self, *links: Link, reprompt: str | None = None) -> Row:
-        """The source image, an edit for each link, and the re-prompted picture if one is asked."""
+        """Take the source image, an edit for each link, and the re-prompted one if asked."""
         shot = self.studio.shoot(Request(PROMPT, [[link] for link in links], 1, SEED, reprompt))
         return [*shot["source"], *shot["p2p"], *shot.get("reprompt", [])]
 
     def samples(self, *prompts: str) -> Row:
-        """A picture of each prompt."""
+        """Take a picture of each prompt."""
         nothing: Link = ("P2P_Reweight", {"words": "a: 1"})
         return [
             self.studio.shoot(Request(one, [[nothing]], 1, SEED))["source"][0] for one in prompts
         ]
 
     def weighed(self, prompt: str, *words: str) -> Row:
-        """A picture of the prompt for each list of words with their factors."""
+        """Take a picture of the prompt for each list of words with their factors."""
         return [self.picture(prompt, some) for some in words]
 
     def picture(self, prompt: str, words: str) -> np.ndarray:
-        """What the stock sampler makes of a prompt with word weights."""
+        """Take a picture of a prompt with word weights by the stock sampler."""
         graph = {
             "demo": {"class_type": "P2P_DemoCheckpoint", "inputs": {}},
             "weigh": {
@@ -97,7 +97,7 @@ class Desk:
         return np.asarray(picture.convert("RGB"))
 
     def workflow(self, name: str) -> Pictures:
-        """What a shipped workflow saves."""
+        """Take the pictures that a shipped workflow saves."""
         return run(self.server, read(name, self.studio.nodes))
 
 
@@ -145,7 +145,7 @@ PAGES: Mapping[str, Callable[[Desk], Row]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -65,13 +65,13 @@ TWINS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def read(name: str, object_info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """A shipped workflow in the API form; `object_info` is what the server says of its nodes."""
+    """Read a shipped workflow in the API form, with what the server says of its nodes."""
     workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return to_prompt(workflow, object_info)
 
 
 def twin(name: str, prompt: Mapping[str, Any], object_info: Mapping[str, Any]) -> dict[str, Any]:
-    """The prompt of a workflow for a stock checkpoint, on the demo model."""
+    """Put the prompt of a workflow for a stock checkpoint on the demo model."""
     changed = copy.deepcopy(dict(prompt))
     for node in changed.values():
         if node["class_type"] == "CheckpointLoaderSimple":
@@ -90,7 +90,7 @@ def twin(name: str, prompt: Mapping[str, Any], object_info: Mapping[str, Any]) -
 
 
 def run(server: Server, prompt: Mapping[str, Any]) -> Pictures:
-    """The pictures that a prompt saves."""
+    """Run a prompt, and read the pictures that it saves."""
     return {
         prompt[node]["inputs"]["filename_prefix"].removeprefix(PREFIX): [
             np.asarray(image.convert("RGB")) for image in server.images({node: output})
@@ -128,7 +128,7 @@ def thumbnail(name: str, server: Server, object_info: Mapping[str, Any]) -> Imag
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     names = sorted(path.stem for path in FOLDER.glob("*.json"))
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

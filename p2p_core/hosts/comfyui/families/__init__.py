@@ -23,7 +23,7 @@ class Family(Protocol):
         ...
 
     def prepared(self, edits: CallEdits, latent: Tensor) -> Any:
-        """All that the edits of one call are made of, kept for calls that are like it.
+        """Prepare all that the edits of one call are made of, kept for calls like it.
 
         `latent` is the call's, float[rows channels height width]. None where nothing is edited.
         """
@@ -45,7 +45,7 @@ class Family(Protocol):
         ...
 
     def conditions(self, prepared: Any, given: dict[str, Any]) -> dict[str, Any]:
-        """What else the network gets with a call, vectors of whole prompts among it, edited."""
+        """Edit what else the network gets with a call, vectors of whole prompts among it."""
         ...
 
     def check(self, options: dict[str, Any]) -> None:
@@ -54,5 +54,5 @@ class Family(Protocol):
 
 
 def family_of(model: Any) -> Family:
-    """The family of a model's network; raises `ValueError` for one of none."""
+    """Find the family of a model's network; raises `ValueError` for one of none."""
     return Transformer.of(model) or CrossTransformer.of(model) or UNet.of(model)

@@ -90,7 +90,7 @@ class Prepared:
     pooled: tuple[tuple[int, int], ...]
     """(row, source row): whose vector of the whole prompt is the source's now."""
     padded: dict[int, int] = field(hash=False)
-    """Rows whose text ends before the call's, and how many tokens it has."""
+    """Find rows whose text ends before the call's, and how many tokens it has."""
 
 
 @dataclass
@@ -140,7 +140,7 @@ class Transformer:
 
     @classmethod
     def of(cls, model: Any) -> Transformer | None:
-        """None for a network of another kind."""
+        """Recognise a model's network; None for one of another kind."""
         network = model.model.diffusion_model
         kind = KINDS.get(type(network).__name__)
         if kind is None:
@@ -168,7 +168,7 @@ class Transformer:
         return (1 / self.patch,)
 
     def prepared(self, edits: CallEdits, latent: Tensor) -> Prepared | None:
-        """What a call's edits are made of, see `Family`."""
+        """Prepare what a call's edits are made of, see `Family`."""
         alike: dict[Any, JointEdit | None] = {}
         blocks: list[JointEdit | None] = []
         pooled: dict[int, int] = {}
@@ -176,7 +176,7 @@ class Transformer:
             covered = edits.covered(block, self.kinds)
             if covered not in alike:
                 rows = edits.rows(block, self.kinds)
-                alike[covered] = JointEdit.of(rows, latent.shape[0])
+                alike[covered] = JointEdit.of(rows, latent.shape[0], latent.device)
                 pooled |= {row.row: row.source for row in rows if row.source_vector}
             blocks.append(alike[covered])
         padded = edits.padded()
@@ -184,7 +184,7 @@ class Transformer:
         return Prepared(tuple(blocks), tuple(pooled.items()), padded) if found else None
 
     def conditions(self, prepared: Prepared | None, given: dict[str, Any]) -> dict[str, Any]:
-        """What else the network gets, see `Family`: the prompt's vector as edits have it."""
+        """Edit the prompt's vector, see `Family`."""
         vector = given.get("y")
         if prepared is None or not self.kind.pooled or not isinstance(vector, Tensor):
             return given

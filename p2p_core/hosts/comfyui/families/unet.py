@@ -85,7 +85,7 @@ class UNet:
     def prepared(
         self, edits: CallEdits, latent: Tensor
     ) -> tuple[CrossEdit | None, SelfEdit | None] | None:
-        """What a call's edits are made of, see `Family`.
+        """Prepare what a call's edits are made of, see `Family`.
 
         Raises `ValueError` for settings of joint attention, which a UNet has none of.
         """
@@ -120,11 +120,11 @@ class UNet:
         return options
 
     def conditions(self, prepared: Any, given: dict[str, Any]) -> dict[str, Any]:
-        """What else the network gets: as the host has it, see `Family`."""
+        """Leave what else the network gets as the host has it, see `Family`."""
         return given
 
     def check(self, options: dict[str, Any]) -> None:
-        """A UNet's blocks are replaced one by one: none can be gone past."""
+        """Check nothing: a UNet's blocks are replaced one by one, none can be gone past."""
 
 
 def _replace_attn2(
