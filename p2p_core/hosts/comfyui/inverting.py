@@ -28,7 +28,7 @@ from ...inversion.task import Embedding, Found, Progress, Task, replay
 from .compiling import uncompiled_if_unguarded
 from .conditioning import Conditioning
 from .families import family_of
-from .families.self_attention import OVERRIDE
+from .families.override import OVERRIDE
 from .replaying import check_model, probe
 from .sampling import samples_of
 

@@ -8,20 +8,19 @@ self-attention, and each block makes one of both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil, prod
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from ....attention import CrossEdit, SelfEdit
 from ....calls import CallEdits, Look
 from ....edits import SHARED
-from .self_attention import OVERRIDE
+from .override import OVERRIDE, Call, overriding
 from .transformer import COUNT_KEY, Count, block_number, check_came
 
 KINDS: dict[str, str] = {"WanModel": "Wan", "MiniTrainDIT": "Cosmos-Predict2"}
@@ -115,59 +114,31 @@ class CrossTransformer:
         count = Count()
         sizes = [ceil(side / patch) for side, patch in zip(latent[2:], self.patch, strict=True)]
         pixels, grid = prod(sizes), (sizes[0] * sizes[1], sizes[2])
-        theirs = options.get(OVERRIDE)
 
-        def override(
-            attention: Callable[..., Tensor],
-            q: Tensor,
-            k: Tensor,
-            v: Tensor,
-            heads: int,
-            mask: Tensor | None = None,
-            attn_precision: Any = None,
-            skip_reshape: bool = False,
-            skip_output_reshape: bool = False,
-            **named: Any,
-        ) -> Tensor:
-            ours = attention if theirs is None else partial(theirs, attention)
-            settings = {
-                "mask": mask,
-                "attn_precision": attn_precision,
-                "skip_reshape": skip_reshape,
-                "skip_output_reshape": skip_output_reshape,
-                **named,
-            }
-            asked = q.shape[0] == latent[0] and q.shape[-2] == pixels
-            own = asked and k.shape[-2] == pixels and not count.crossing
-            cross = asked and k.shape[-2] == tokens and count.crossing
-            if own:
+        def handle(call: Call) -> Tensor:
+            asked = call.rows == latent[0] and call.q.shape[-2] == pixels
+            keys = call.k.shape[-2] if asked else -1
+            if keys == pixels and not count.crossing:
                 count.crossing = True
-                block = block_number(count, named.get("transformer_options") or {}, self.starts)
+                block = block_number(count, call.options, self.starts)
                 edit = prepared.blocks[block][1] if prepared is not None else None
                 rows = None if edit is None else edit.gather(pixels)
                 if rows is not None:
-                    q, k = q.index_select(0, rows), k.index_select(0, rows)
-            if not cross:
-                return ours(q, k, v, heads, **settings)
+                    q, k = (x.index_select(0, rows) for x in (call.q, call.k))
+                    call = replace(call, q=q, k=k)
+                return call.given()
+            if keys != tokens or not count.crossing:
+                return call.given()
             count.crossing = False
             edit = prepared.blocks[count.came - 1][0] if prepared is not None else None
             if edit is None and not looks:
-                return ours(q, k, v, heads, **settings)
-            q, k, v = (
-                rearrange(x, "rows h tokens d -> rows tokens (h d)") if x.ndim == 4 else x
-                for x in (q, k, v)
-            )
-            plain = {"mask": mask, "attn_precision": attn_precision, **named}
-
-            def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-                return ours(q, k, v, heads, **plain)
-
-            edited = None if edit is None else partial(edit.attend, attend)
+                return call.given()
+            call = call.joined()
+            attend = partial(call.attend, mask=call.mask)
+            edited = attend if edit is None else partial(edit.attend, attend)
             for look in looks:
-                look.take(attend, edited, q, k, heads, grid)
-            out = attend(q, k, v) if edited is None else edited(q, k, v)
-            if skip_output_reshape:
-                out = rearrange(out, "rows tokens (h d) -> rows h tokens d", h=heads)
-            return out
+                under = None if edit is None else edited
+                look.take(attend, under, call.q, call.k, call.heads, grid)
+            return call.returned(edited(call.q, call.k, call.v))
 
-        return {**options, OVERRIDE: override, COUNT_KEY: count}
+        return {**options, OVERRIDE: overriding(options, handle), COUNT_KEY: count}

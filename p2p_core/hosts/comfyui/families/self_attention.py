@@ -15,12 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from ....attention import SelfEdit
+from .override import OVERRIDE
 
 CROSS_MARK = "p2p_cross"
 """In the options of everything that a cross-attention layer calls: not ours to inject into."""
-
-OVERRIDE = "optimized_attention_override"
-"""The host's single slot for a function in the place of its attention."""
 
 
 def install(edit: SelfEdit, options: dict[str, Any]) -> None:

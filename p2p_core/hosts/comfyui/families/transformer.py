@@ -9,18 +9,17 @@ in the place of the host's attention, as often as ours would call that.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from ....calls import CallEdits, Look
 from ....joint_attention import JointEdit, Layout
-from .self_attention import OVERRIDE
+from .override import OVERRIDE, Call, overriding
 
 COUNT_KEY = "p2p_blocks"
 """Our entry in the transformer_options of one call: how many of its blocks have come by."""
@@ -206,70 +205,40 @@ class Transformer:
         grid = tuple(ceil(side / self.patch) for side in latent[-2:])
         pixels = grid[0] * grid[1] * (latent[2] if len(latent) == 5 else 1)
         start = self.before + ceil(tokens / self.multiple) * self.multiple
-        theirs = options.get(OVERRIDE)
         watched = set(self.kind.clean(len(self.kinds)))
         padded = prepared.padded if prepared is not None else {}
 
-        def override(
-            attention: Callable[..., Tensor],
-            q: Tensor,
-            k: Tensor,
-            v: Tensor,
-            heads: int,
-            mask: Tensor | None = None,
-            attn_precision: Any = None,
-            skip_reshape: bool = False,
-            skip_output_reshape: bool = False,
-            **named: Any,
-        ) -> Tensor:
-            ours = attention if theirs is None else partial(theirs, attention)
-            settings = {"attn_precision": attn_precision, "skip_reshape": skip_reshape, **named}
-            length = q.shape[-2]
-            ours_too = q.shape[0] == latent[0] and length == k.shape[-2]
-            joint = ours_too and length >= start + pixels
-            if padded and ours_too and (joint or self.before + tokens <= length < start + pixels):
-                mask = _without_padding(mask, padded, self.before, tokens, q)
+        def handle(call: Call) -> Tensor:
+            length = call.q.shape[-2]
+            own = call.rows == latent[0] and length == call.k.shape[-2]
+            joint = own and length >= start + pixels
+            if padded and own and (joint or self.before + tokens <= length < start + pixels):
+                mask = _without_padding(call.mask, padded, self.before, tokens, call.q)
+                call = replace(call, mask=mask)
             if not joint:
-                settings["skip_output_reshape"] = skip_output_reshape
-                return ours(q, k, v, heads, mask=mask, **settings)
-            if v.ndim > q.ndim:  # SD3's come with their heads apart, which q's are not
-                v = v.flatten(2)
-            block = block_number(count, named.get("transformer_options") or {}, self.starts)
+                return call.given()
+            block = block_number(count, call.options, self.starts)
             edit = prepared.blocks[block] if prepared is not None else None
 
             def some(q: Tensor, k: Tensor, v: Tensor, rows: Sequence[int], queries: Any) -> Tensor:
-                return ours(q, k, v, heads, mask=_part(mask, rows, queries), **settings)
+                return call.attend(q, k, v, _part(call.mask, rows, queries))
 
             layout = Layout(
-                slice(self.before, self.before + tokens), slice(start, start + pixels), heads
+                slice(self.before, self.before + tokens), slice(start, start + pixels), call.heads
             )
             if looks and block in watched:
-                self._look(looks, partial(self._seen, some, edit, layout), q, k, layout, grid)
+                seen = partial(self._seen, some, edit, layout)
+                for look in looks:
+                    look.take(seen, seen, call.q, call.k, call.heads, grid, layout.text)
             if edit is None:
-                settings["skip_output_reshape"] = skip_output_reshape
-                return ours(q, k, v, heads, mask=mask, **settings)
-            out = edit.attend(some, q, k, v, layout)
-            if skip_output_reshape:
-                out = rearrange(out, "rows tokens (h d) -> rows h tokens d", h=heads)
-            return out
+                return call.given()
+            return call.returned(edit.attend(some, call.q, call.k, call.v, layout))
 
-        return {**options, OVERRIDE: override, COUNT_KEY: count}
+        return {**options, OVERRIDE: overriding(options, handle), COUNT_KEY: count}
 
     def check(self, options: dict[str, Any]) -> None:
         """Raises `ValueError` if a call that is over had none of its attention here."""
         check_came(options, self.kind.name)
-
-    def _look(
-        self,
-        looks: Sequence[Look],
-        seen: Callable[..., Tensor],
-        q: Tensor,
-        k: Tensor,
-        layout: Layout,
-        grid: Sequence[int],
-    ) -> None:
-        for look in looks:
-            look.take(seen, seen, q, k, layout.heads, grid, layout.text)
 
     @staticmethod
     def _seen(
