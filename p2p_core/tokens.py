@@ -145,7 +145,10 @@ class Prompt:
                 f"Expected one number for the occurrence of {phrase!r}, got #{number} and "
                 f"{occurrence}. Leave one of them out."
             )
-        occurrence = occurrence if number is None else number
+        return self._nth(phrase, occurrence if number is None else number)
+
+    def _nth(self, phrase: str, occurrence: int) -> range:
+        """One of a phrase's occurrences; raises as `find` does."""
         found = self._occurrences(phrase)
         if not 1 <= occurrence <= len(found):
             raise ValueError(
@@ -172,7 +175,7 @@ class Prompt:
         ([1, 4], [4], [4, 5])
         """
         phrase, number = self._numbered(phrase)
-        found = self._occurrences(phrase) if number is None else [self.find(phrase, number)]
+        found = self._occurrences(phrase) if number is None else [self._nth(phrase, number)]
         return sorted({t for words in found for i in words for t in self.words[i].tokens})
 
     def name(self, words: range) -> str:

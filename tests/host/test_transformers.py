@@ -20,8 +20,9 @@ from p2p_core.calls import CallEdits
 from p2p_core.controller import Rows, plan
 from p2p_core.edits import ALIGNED, SHARED, Joint, Refine, Reweight, SelfInjection, WordSwap
 from p2p_core.edits.mix import Mix
-from p2p_core.hosts.comfyui.conditioning import EncodedController
+from p2p_core.hosts.comfyui.conditioning import CONTROLLER_KEY, EncodedController
 from p2p_core.hosts.comfyui.families import family_of
+from p2p_core.hosts.comfyui.guarding import unguarded
 from p2p_core.hosts.comfyui.sampling import sample
 from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window, progress
@@ -42,7 +43,7 @@ def model(family):
 
 
 def encoded(family, chains):
-    controller = plan(SOURCE, chains, reader(window=12))
+    controller = plan(SOURCE, chains, reader(window=family.window))
     rows = 1 + len(chains)
     return EncodedController.of(controller, entries(family, rows, controller.length, 3))
 
@@ -51,6 +52,11 @@ def latent(model, family, sources=1):
     wanted = model.get_model_object("latent_format")
     frames = [family.frames] * (getattr(wanted, "latent_dimensions", 2) - 2)
     return {"samples": torch.zeros(sources, wanted.latent_channels, *frames, *family.size)}
+
+
+def plain(extra):
+    """A conditioning's dict without the controller's marks."""
+    return {k: v for k, v in unguarded(extra).items() if k != CONTROLLER_KEY}
 
 
 def vector(extra, change):
@@ -84,7 +90,7 @@ def in_the_open(model, family, controller, cfg, sources=1):
     """The same run in which every block's maps are made explicitly, and edited by definition."""
     rows = Rows(sources, len(controller.controller.branches))
     tokens = controller.controller.length
-    patch = 2
+    patch = family.patch
     pixels = family.frames * (family.size[0] // patch) * (family.size[1] // patch)
     kinds = family_of(model).kinds
     seen = {"calls": 0, "sigma": None}
@@ -161,7 +167,7 @@ def in_the_open(model, family, controller, cfg, sources=1):
     positive = [
         [
             rows.of_prompts(cond),
-            {"pooled_output": vector(extra, rows.of_prompts)},
+            {**plain(extra), "pooled_output": vector(extra, rows.of_prompts)},
         ]
         for cond, extra in controller.conditioning
     ]
@@ -249,7 +255,7 @@ def test_the_source_is_the_stock_run_and_identities_hold(model, family, mode):
     ]
     controller = encoded(family, identities)
     (cond, extra), *_ = controller.conditioning
-    same = {"pooled_output": vector(extra, lambda v: v[:1].repeat(v.shape[0], 1))}
+    same = {**plain(extra), "pooled_output": vector(extra, lambda v: v[:1].repeat(v.shape[0], 1))}
     controller = EncodedController.of(
         controller.controller, [[cond[:1].expand_as(cond).clone(), same]]
     )
@@ -261,7 +267,7 @@ def test_the_source_is_the_stock_run_and_identities_hold(model, family, mode):
         3.0,
         "euler",
         "simple",
-        [[cond[:1], {"pooled_output": vector(same, lambda v: v[:1])}]],
+        [[cond[:1], {**plain(same), "pooled_output": vector(same, lambda v: v[:1])}]],
         entries(family, 1, 5, 11),
         latent(model, family)["samples"],
         disable_pbar=True,

@@ -32,6 +32,11 @@ class Family:
     size: tuple[int, ...] = (8, 12)
     multiple: int = 1
     frames: int = 1
+    window: int = 12
+    """Tokens of a text, without its first and its last."""
+    patch: int = 2
+    reference: tuple[int, ...] = ()
+    """Size of a reference image, where there is one."""
     joint: bool = True
     """Whether text and image share one attention."""
 
@@ -67,6 +72,30 @@ WAN = {
 }
 FAMILIES = {
     "flux": Family("FluxSchnell", {"image_model": "flux", **FLUX}, pooled=8),
+    "flux-kontext": Family(
+        "FluxSchnell", {"image_model": "flux", **FLUX}, pooled=8, reference=(4, 6)
+    ),
+    "flux2": Family(
+        "Flux2",
+        {
+            "image_model": "flux2",
+            **{key: value for key, value in FLUX.items() if key != "vec_in_dim"},
+            "in_channels": 128,
+            "out_channels": 128,
+            "vec_in_dim": None,
+            "axes_dim": [4, 4, 4, 4],
+            "theta": 2000,
+            "patch_size": 1,
+            "qkv_bias": False,
+            "global_modulation": True,
+            "mlp_silu_act": True,
+            "ops_bias": False,
+            "txt_ids_dims": [3],
+        },
+        patch=1,
+        size=(4, 6),
+        window=510,  # the host fills shorter ones up
+    ),
     "sd3": Family(
         "SD3",
         {
@@ -214,6 +243,8 @@ def built(family: Family, seed: int = 0) -> Any:
 
 def known(family: Family) -> Family:
     """The family with the options that this host knows; older ones have fewer."""
+    if not hasattr(comfy.supported_models, family.config):
+        pytest.skip(f"this ComfyUI has no {family.config}")
     batches = "pad_tokens_multiple" in inspect.signature(lumina.NextDiT).parameters
     if family.config == "Lumina2" and not batches:
         pytest.skip("this ComfyUI cannot batch prompts of Lumina2, nor run Z-Image")
@@ -233,5 +264,8 @@ def random(*shape, seed):
 def entries(family, rows, tokens, seed):
     """A conditioning of so many rows."""
     pooled = random(rows, family.pooled, seed=seed + 1) if family.pooled else None
-    extra = {"pooled_output": pooled}
+    extra: dict[str, Any] = {"pooled_output": pooled}
+    if family.reference:
+        channels = family.options["in_channels"]
+        extra["reference_latents"] = [random(1, channels, *family.reference, seed=seed + 2)]
     return [[random(rows, tokens, family.context, seed=seed), extra]]

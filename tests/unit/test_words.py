@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from text_tokenizers import ALL, chunks_of_three, context_dependent, reader, swallowing, whole_words
 
@@ -342,6 +342,7 @@ def test_items_to_be_matched_are_compared_once_each_not_with_each_other():
 
 @settings(deadline=None)
 @given(st.text("a# 12\t", max_size=12))
+@example("a#1#1")
 def test_a_number_behind_a_phrase_is_which_one_is_meant(text):
     """As written in tooltips: "cat #2"; the number must be there, and so must the phrase."""
     prompt = reader()(" ".join(["a"] * 12))
