@@ -5,6 +5,8 @@ What they sample under an edit is held to the same network with maps made in the
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import comfy.sample
 import comfy.samplers
 import pytest
@@ -26,6 +28,7 @@ from p2p_core.hosts.comfyui.guarding import unguarded
 from p2p_core.hosts.comfyui.sampling import sample
 from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window, progress
+from p2p_core.viewing import Viewing
 
 TOLERANCE = 1e-5
 STEPS, SEED = 3, 7
@@ -300,3 +303,53 @@ def test_blocks_that_a_model_lacks_are_refused(model, family):
     swap = WordSwap("cat", "dog", joint=Joint(blocks=Blocks("20-37")))
     with pytest.raises(ValueError, match="Expected blocks that this model has, got '20-37' of"):
         ours(model, family, encoded(family, [(swap,)]), 1.0)
+
+
+@pytest.mark.parametrize("edits", [0, 1])
+@torch.inference_mode()
+def test_word_maps_are_the_images_attention_to_the_words(model, family, edits):
+    """Averaged over blocks, steps and heads; those of an edited row are the edited ones."""
+    mode = SHARED if family.joint else ALIGNED
+    swap = WordSwap("cat", "dog", schedule=Schedule(), self_injection=SelfInjection(Window()))
+    chain = (replace(swap, joint=Joint(mode)),)
+    controller = encoded(family, [chain] * edits)
+    rows = Rows(1, edits)
+    viewing = Viewing.of(controller.controller, rows, ["cat", "dog"][: 1 + edits], 1 / family.patch)
+    ours(model, family, controller, 1.0, maps=(viewing.maps,))
+    maps = {one.row: one.mean for one in viewing.seen(Window())}
+    expected = []
+    tokens = controller.controller.length
+    pixels = family.frames * family.size[0] * family.size[1] // family.patch**2
+
+    def look(func, q, k, v, heads, *args, **named):
+        end = family.before + tokens if family.joint else 0
+        length = k.shape[-2] if family.joint else tokens
+        if q.shape[-2] >= end + pixels and k.shape[-2] == length and k.shape[-2] >= tokens:
+            joined = (x.transpose(1, 2).flatten(2) if x.ndim == 4 else x for x in (q, k))
+            seen = explicit_maps(*joined, heads).mean(1)[0]
+            begin = end + (-tokens) % family.multiple if family.joint else 0
+            first = family.before if family.joint else 0
+            word = [first + t for t in controller.controller.source.tokens_of("cat")]
+            expected.append(seen[begin : begin + pixels, word].sum(-1))
+        return func(q, k, v, heads, *args, **named)
+
+    stock = model.clone()
+    stock.model_options["transformer_options"]["optimized_attention_override"] = look
+    (cond, extra), *_ = controller.conditioning
+    comfy.sample.sample(
+        stock,
+        comfy.sample.prepare_noise(latent(model, family)["samples"], SEED),
+        STEPS,
+        1.0,
+        "euler",
+        "simple",
+        [[cond[:1], {**plain(extra), "pooled_output": vector(extra, lambda v: v[:1])}]],
+        entries(family, 1, 5, 11),
+        latent(model, family)["samples"],
+        disable_pbar=True,
+        seed=SEED,
+    )
+    wanted = torch.stack(expected).mean(0)
+    assert relative(maps[0].flatten(), wanted) <= TOLERANCE
+    if edits and not family.joint:  # aligned words: the new word looks where the old one looked
+        assert relative(maps[1].flatten(), wanted) <= TOLERANCE
