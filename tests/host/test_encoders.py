@@ -1,0 +1,130 @@
+"""Words in the tokenizers of today: the host's own, before small encoders of random weights."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import comfy.sd
+import comfy.text_encoders.flux as flux
+import comfy.text_encoders.pixart_t5 as pixart_t5
+import comfy.text_encoders.qwen_image as qwen_image
+import comfy.text_encoders.sd3_clip as sd3_clip
+import pytest
+import torch
+
+from p2p_core.edits import Refine, WordSwap
+from p2p_core.hosts.comfyui.conditioning import build_controller, source_alone
+
+PROMPT = "a fluffy cat sits on the wet grass, in the snow"
+CLIP = {"num_hidden_layers": 3, "hidden_size": 64, "intermediate_size": 64}
+CLIP |= {"num_attention_heads": 2}
+T5 = {"d_model": 64, "d_ff": 64, "d_kv": 32, "num_heads": 2, "num_layers": 2}
+LLM = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 28}
+LLM |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+OPTIONS = {
+    "clip_l_model_config": CLIP,
+    "clip_g_model_config": CLIP,
+    "t5xxl_model_config": T5,
+    "clip_t5xxl_model_config": T5,
+    "qwen25_7b_model_config": LLM,
+    "qwen3_4b_model_config": LLM,
+}
+
+
+def z_image():
+    import comfy.text_encoders.z_image as z_image
+
+    return z_image.ZImageTokenizer, z_image.te()
+
+
+def qwen():
+    """Qwen-Image's tokenizer and its way to cut the template off, without its large eyes."""
+    import comfy.text_encoders.z_image as z_image
+
+    class Encoder(qwen_image.QwenImageTEModel):
+        def __init__(self, device="cpu", dtype=None, model_options=None):
+            super(qwen_image.QwenImageTEModel, self).__init__(
+                device=device,
+                dtype=dtype,
+                name="qwen25_7b",
+                clip_model=z_image.Qwen3_4BModel,
+                model_options=model_options,
+            )
+
+    return qwen_image.QwenImageTokenizer, Encoder
+
+
+ENCODERS = {
+    "flux": lambda: (flux.FluxTokenizer, flux.flux_clip(dtype_t5=torch.float32)),
+    "sd3": lambda: (sd3_clip.SD3Tokenizer, sd3_clip.sd3_clip(dtype_t5=torch.float32)),
+    "chroma": lambda: (pixart_t5.PixArtTokenizer, pixart_t5.pixart_te()),
+    "qwen-image": qwen,
+    "z-image": z_image,
+    "klein": lambda: (flux.KleinTokenizer, flux.klein_te()),
+}
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def clip(request):
+    try:
+        tokenizer, model = ENCODERS[request.param]()
+    except (AttributeError, ImportError):
+        pytest.skip(f"this ComfyUI has no text encoder of {request.param}")
+    target = SimpleNamespace(params={}, clip=model, tokenizer=tokenizer)
+    width = 4096 if request.param == "sd3" else T5["d_model"]  # beside CLIP's, it must be its own
+    options = {**OPTIONS, "t5xxl_model_config": {**T5, "d_model": width}}
+    clip = comfy.sd.CLIP(target, model_options={**options, "dtype": torch.float32})
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in clip.cond_stage_model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return clip
+
+
+def encoded_alone(clip, text):
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
+
+
+def said(clip, word):
+    """What a word's tokens spell, by the first tokenizer that knows them."""
+    own = clip.tokenizer
+    names = [n for n in vars(own) if hasattr(getattr(own, n), "tokenizer")]
+    spelled = []
+    for name in names:
+        try:
+            spelled.append(getattr(own, name).tokenizer.decode(list(word.ids)).strip())
+        except (TypeError, IndexError, OverflowError):
+            continue
+    return spelled
+
+
+@torch.inference_mode()
+def test_words_are_found_and_rows_are_the_encoders_own(clip):
+    swap = (WordSwap("cat", "tortoiseshell kitten"),)
+    refine = (Refine(PROMPT.replace("wet", "very wet") + " at night"),)
+    encoded = build_controller(clip, PROMPT, [swap, refine])
+    ((cond, _),) = encoded.conditioning
+    controller = encoded.controller
+    assert cond.shape[:2] == (3, controller.length)
+    for row, prompt in zip(cond, controller.prompts, strict=True):
+        alone = encoded_alone(clip, prompt.text)[0]
+        assert torch.equal(row[: len(alone)], alone)
+        assert not row[len(alone) :].any()
+        assert len(alone) == prompt.length
+        for word in prompt.words:
+            assert word.tokens
+            if len(prompt.parts) == 1:
+                assert any(word.text in one for one in said(clip, word)), word
+    assert torch.equal(source_alone(encoded)[0][0], encoded_alone(clip, PROMPT))
+
+
+@torch.inference_mode()
+def test_the_mapper_takes_words_to_their_counterparts(clip):
+    """In every sequence of tokens that stands in the conditioning."""
+    encoded = build_controller(clip, PROMPT, [(WordSwap("cat", "dog"),)])
+    source, branch = encoded.controller.source, encoded.controller.branches[0]
+    for old, new in (("cat", "dog"), ("wet", "wet"), ("snow", "snow")):
+        rows, columns = source.tokens_of(old), branch.edited.tokens_of(new)
+        whole = branch.mapper[rows][:, columns]
+        assert whole.sum() == pytest.approx(len(rows))
+        assert branch.mapper[rows].sum() == pytest.approx(len(rows))
