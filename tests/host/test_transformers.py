@@ -11,6 +11,7 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
+import torch.nn.functional as F
 from joint_oracle import joint_output
 from oracle import explicit_maps, output_of
 from runs import relative
@@ -28,6 +29,7 @@ from p2p_core.hosts.comfyui.guarding import unguarded
 from p2p_core.hosts.comfyui.sampling import sample
 from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window, progress
+from p2p_core.tokens import read_prompt
 from p2p_core.viewing import Viewing
 
 TOLERANCE = 1e-5
@@ -353,3 +355,52 @@ def test_word_maps_are_the_images_attention_to_the_words(model, family, edits):
     assert relative(maps[0].flatten(), wanted) <= TOLERANCE
     if edits and not family.joint:  # aligned words: the new word looks where the old one looked
         assert relative(maps[1].flatten(), wanted) <= TOLERANCE
+
+
+def unpadded(text):
+    """A token a word, and no more: texts of unequal lengths, as chat models have them."""
+    words = text.split()
+    prompt = read_prompt(text, words, range(len(words)), len(words), str.split)
+    return replace(prompt, repeats=False)
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+@torch.inference_mode()
+def test_nothing_looks_at_what_shorter_prompts_are_padded_with(model, family, cfg):
+    """Each row, edited never, is the stock run of its own text alone.
+
+    But for Lumina2 and Z-Image: where they put the picture follows from the longest text's length.
+    """
+    never = {"schedule": Schedule(Window(0, 0)), "self_injection": SelfInjection(Window(0, 0))}
+    chain = (WordSwap("cat", "big black cat", **never),)
+    controller = plan("a cat sits on grass and waits there now", [chain], unpadded)
+    lengths = [prompt.length for prompt in controller.prompts]
+    assert lengths == [9, 11]
+    rows = [entries(family, 1, length, 20 + length)[0] for length in lengths]
+    stacked = torch.cat([F.pad(cond, (0, 0, 0, 11 - cond.shape[1])) for cond, _ in rows])
+    pooled = [extra["pooled_output"] for _, extra in rows]
+    both = None if pooled[0] is None else torch.cat(pooled)
+    encoded = EncodedController.of(controller, [[stacked, {**rows[0][1], "pooled_output": both}]])
+    if not family.joint or family.config == "Flux2":
+        with pytest.raises(ValueError, match=r"Expected .* tokens"):
+            ours(model, family, encoded, cfg)
+        return
+    result = ours(model, family, encoded, cfg)
+    references = rows[0][1].get("reference_latents")
+    for samples, (cond, extra) in zip((result.source, result.edited), rows, strict=True):
+        given = {**extra, "reference_latents": references} if references else extra
+        stock = comfy.sample.sample(
+            model,
+            comfy.sample.prepare_noise(latent(model, family)["samples"], SEED),
+            STEPS,
+            cfg,
+            "euler",
+            "simple",
+            [[cond, given]],
+            entries(family, 1, 5, 11),
+            latent(model, family)["samples"],
+            disable_pbar=True,
+            seed=SEED,
+        )
+        if family.config != "Lumina2" or cond.shape[1] == 11:
+            assert relative(samples["samples"], stock) <= TOLERANCE

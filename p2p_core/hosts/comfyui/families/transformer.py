@@ -30,16 +30,17 @@ class Kind:
     """A family: how the host's network of this class is built.
 
     Text stands first in the sequence, but for `before` tokens of the network's own; its tokens are
-    made `multiple` at a time. `blocks` are its lists of blocks, in order, with what they are called
-    in windows over blocks; `pooled` says whether the network also gets a vector of the whole
-    prompt, which acts on every pixel. `clean`, of the blocks in order, are those in which words are
-    found best (Shin et al. 2025); none: all.
+    made `multiple` at a time, and so many `refiners` look at them alone first. `blocks` are its
+    lists of blocks, in order, with what they are called in windows over blocks; `pooled` says
+    whether the network also gets a vector of the whole prompt, which acts on every pixel. `clean`,
+    of the blocks in order, are those in which words are found best (Shin et al. 2025); none: all.
     """
 
     name: str
     blocks: tuple[tuple[str, str], ...]
     before: Callable[[Any], int] = lambda network: 0
     multiple: Callable[[Any], int] = lambda network: 1
+    refiners: Callable[[Any], int] = lambda network: 0
     pooled: bool = False
     clean: Callable[[int], Sequence[int]] = lambda count: range(count)
 
@@ -70,6 +71,7 @@ KINDS: dict[str, Kind] = {
         "Lumina2 or Z-Image",
         (("layers", "single"),),
         multiple=lambda network: getattr(network, "pad_tokens_multiple", None) or 1,
+        refiners=lambda network: len(network.context_refiner),
     ),
     "MMDiT": Kind(
         "AuraFlow",
@@ -97,6 +99,7 @@ class Count:
     """Which block comes next; changes while the network runs."""
 
     came: int = 0
+    refined: int = 0
     crossing: bool = False
     """Whether a block's self-attention was last, where it also has a cross-attention."""
 
@@ -136,6 +139,7 @@ class Transformer:
     patch: int
     before: int
     multiple: int
+    refiners: int
 
     @classmethod
     def of(cls, model: Any) -> Transformer | None:
@@ -160,6 +164,7 @@ class Transformer:
             patch if isinstance(patch, int) else patch[-1],
             kind.before(network),
             kind.multiple(network),
+            kind.refiners(network),
         )
 
     @property
@@ -212,7 +217,9 @@ class Transformer:
             length = call.q.shape[-2]
             own = call.rows == latent[0] and length == call.k.shape[-2]
             joint = own and length >= start + pixels
-            if padded and own and (joint or self.before + tokens <= length < start + pixels):
+            refining = own and length == start and count.refined < self.refiners
+            count.refined += refining
+            if padded and (joint or refining):
                 mask = _without_padding(call.mask, padded, self.before, tokens, call.q)
                 call = replace(call, mask=mask)
             if not joint:
