@@ -36,9 +36,8 @@ def test_the_archive_is_a_pack(unpacked):
         return await (await pack.comfy_entrypoint()).get_node_list()
 
     found = {node.define_schema().node_id: node for node in asyncio.run(nodes())}
-    assert {f"{name}.md" for name in found} == {
-        page.name for page in (unpacked / pack.WEB_DIRECTORY / "docs").iterdir()
-    }
+    pages = {path.name for path in (unpacked / pack.WEB_DIRECTORY / "docs").iterdir()}
+    assert pages == {f"{name}.{kind}" for name in found for kind in ("md", "jpg")}
     model = found["P2P_DemoCheckpoint"].execute().result[0]
     assert model.model is not None
     ours = [one for name, one in sys.modules.items() if name.split(".")[0] == NAME]

@@ -230,7 +230,7 @@ def test_the_nodes_are_the_same_sampling(pack, custom, demo, encoded, run_custom
     (source, edited, masks, run) = P2PKSampler.execute(demo.model, encoded, **options).args
     whole = torch.cat([source["samples"], edited["samples"]])
     assert masks.shape == (2, 16, 16)
-    assert torch.equal(run.sample().edited["samples"], edited["samples"])
+    assert torch.equal(run.again().edited["samples"], edited["samples"])
 
     (sigmas,) = call(custom.BasicScheduler, demo.model, "normal", SETTINGS.steps, 1.0)
     high, low = call(custom.SplitSigmas, sigmas, 2)
