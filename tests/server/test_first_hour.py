@@ -15,7 +15,7 @@ from p2p_core.hosts.launch.locate import ROOT
 from p2p_core.hosts.launch.server import Server
 from p2p_core.hosts.launch.workflow import by_type, to_prompt
 
-DEMOS = sorted((ROOT / "workflows").glob("*_demo.json"))
+DEMOS = sorted((ROOT / "workflows").glob("[1-6]_*.json"))
 Prompt = dict[str, Any]
 
 
@@ -76,7 +76,7 @@ def test_seeds_stay_as_they_are(server: Server) -> None:
 
 
 def test_what_a_method_ignores_does_not_invert_again(server: Server) -> None:
-    prompt = demo(server, "real_image_demo")
+    prompt = demo(server, "6_real_image")
     node = node_of(prompt, "P2P_NullTextInversion")
     inputs = by_type(prompt, "P2P_NullTextInversion")
     inputs.update(method="null-text")
@@ -93,7 +93,7 @@ def test_what_a_method_ignores_does_not_invert_again(server: Server) -> None:
 
 def test_each_edited_prompt_is_re_prompted_by_itself(server: Server) -> None:
     """One picture an edit, each that of its own text alone; one edit is as it ever was."""
-    prompt = demo(server, "word_swap_demo")
+    prompt = demo(server, "1_word_swap")
     swap, encode = node_of(prompt, "P2P_WordSwap"), by_type(prompt, "KSampler")["positive"][0]
     (saved,) = (
         name
@@ -127,7 +127,7 @@ def test_a_mistake_is_told_of_the_edit_that_it_is_in(
     inputs: dict[str, Any], said: str, server: Server
 ) -> None:
     """By the error, which the host has of the controller, and under the edit's own node."""
-    prompt = demo(server, "word_swap_demo")
+    prompt = demo(server, "1_word_swap")
     swap, controller = node_of(prompt, "P2P_WordSwap"), node_of(prompt, "P2P_Controller")
     prompt["second"] = {**prompt[swap], "inputs": {**prompt[swap]["inputs"], **inputs}}
     by_type(prompt, "P2P_Controller").update(edit_2=["second", 0])
@@ -141,7 +141,7 @@ def test_a_mistake_is_told_of_the_edit_that_it_is_in(
 
 
 def test_an_edit_says_what_it_does(server: Server) -> None:
-    prompt = demo(server, "word_swap_demo")
+    prompt = demo(server, "1_word_swap")
     swap = node_of(prompt, "P2P_WordSwap")
     prompt["loud"] = {
         "class_type": "P2P_Reweight",
@@ -171,7 +171,7 @@ def blend_of(server: Server, edit: list[Any] | None = None, **inputs: Any) -> Pr
 
 
 def test_a_blend_without_words_is_one_of_the_words_that_change(server: Server) -> None:
-    prompt = demo(server, "word_swap_demo")
+    prompt = demo(server, "1_word_swap")
     swap, saved = node_of(prompt, "P2P_WordSwap"), "p2p_p2p"
     (node,) = (n for n, one in prompt.items() if one["inputs"].get("filename_prefix") == saved)
     made: list[np.ndarray] = []
@@ -185,7 +185,7 @@ def test_a_blend_without_words_is_one_of_the_words_that_change(server: Server) -
 @pytest.mark.parametrize("masked", [False, True])
 def test_without_edits_the_source_is_sampled_alone(masked: bool, server: Server) -> None:
     """As the stock KSampler does it; what would be made of edits is left out, without an error."""
-    prompt = demo(server, "word_swap_demo")
+    prompt = demo(server, "1_word_swap")
     controller, sampler = by_type(prompt, "P2P_Controller"), by_type(prompt, "KSampler")
     del prompt[node_of(prompt, "P2P_WordSwap")], controller["edit_1"]
     if masked:  # its edits are bypassed
@@ -209,7 +209,7 @@ def test_without_edits_the_source_is_sampled_alone(masked: bool, server: Server)
 
 
 def test_an_advanced_sampler_goes_on_without_edits(server: Server) -> None:
-    prompt = demo(server, "word_swap_demo")
+    prompt = demo(server, "1_word_swap")
     del by_type(prompt, "P2P_Controller")["edit_1"], prompt[node_of(prompt, "P2P_WordSwap")]
     sampler = node_of(prompt, "P2P_KSampler")
     inputs = prompt[sampler]["inputs"]
@@ -229,7 +229,7 @@ def test_an_advanced_sampler_goes_on_without_edits(server: Server) -> None:
 
 
 def test_a_stock_conditioning_as_the_controllers_is_named(server: Server) -> None:
-    prompt = demo(server, "word_swap_demo")
+    prompt = demo(server, "1_word_swap")
     inputs = by_type(prompt, "P2P_KSampler")
     inputs.update(positive=inputs["negative"])
     error = watch(server, prompt).messages["execution_error"]
@@ -238,7 +238,7 @@ def test_a_stock_conditioning_as_the_controllers_is_named(server: Server) -> Non
 
 def test_the_demo_models_own_size(server: Server) -> None:
     """Its own latent is as large as an empty one of 128 pixels; a large one is warned of."""
-    prompt = demo(server, "word_swap_demo")
+    prompt = demo(server, "1_word_swap")
     inputs, checkpoint = by_type(prompt, "P2P_KSampler"), node_of(prompt, "P2P_DemoCheckpoint")
     seen = watch(server, prompt)
     by_type(prompt, "KSampler").update(latent_image=[checkpoint, 3])
@@ -260,7 +260,7 @@ def test_the_demo_models_own_size(server: Server) -> None:
 
 def test_an_inversion_brings_its_settings(server: Server) -> None:
     """A differing value gives way, and is shown; the pictures are those of equal ones."""
-    prompt = demo(server, "real_image_demo")
+    prompt = demo(server, "6_real_image")
     inputs = by_type(prompt, "P2P_KSampler")
     by_type(prompt, "P2P_NullTextInversion").update(
         method="edit-friendly", steps=5, denoise=0.7, cfg=3.0, scheduler="karras"
@@ -317,7 +317,7 @@ def with_guider(prompt: Prompt, sampler: str, steps: int) -> None:
 @pytest.mark.parametrize("connected", [False, True])
 def test_how_well_a_picture_comes_back(connected: bool, server: Server) -> None:
     """Methods that put the source back do as well as the autoencoder, and no better."""
-    prompt = demo(server, "real_image_demo")
+    prompt = demo(server, "6_real_image")
     node, inputs = (
         node_of(prompt, "P2P_NullTextInversion"),
         by_type(prompt, "P2P_NullTextInversion"),
