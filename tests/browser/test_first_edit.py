@@ -34,7 +34,9 @@ STILL = """() => !document.querySelector('input:focus, .p-dialog-mask, .graphdia
     && document.getAnimations().every(one => one.playState !== 'running'
         || one.effect.getTiming().iterations === Infinity)"""
 """No box is open, and none is on its way out, where it would take the next click."""
-FIND = "title => window.app.graph.nodes.find(node => node.title === title)"
+FIND = """title => window.app.graph.nodes.find(
+    node => node.title === title || node.title.startsWith(title + ' ('))"""
+"""The node of a title, which may say more in brackets."""
 
 
 def again_until(act: Callable[[], Any], happens: Callable[[float], Any]) -> None:
@@ -206,8 +208,8 @@ def place_single_nodes(person: Person) -> None:
     person.add("P2P Controller", (540, 130))
     person.add("Empty Latent Image", (560, 720))
     person.add("P2P KSampler", (990, 130))
-    person.add("VAE Decode", (1310, 130))
-    person.add("Preview Image", (1310, 260))
+    person.add("VAE Decode", (1390, 130))
+    person.add("Preview Image", (1390, 260))
     person.link("P2P Demo Checkpoint", "model", "P2P KSampler", "model")
     person.link("P2P Demo Checkpoint", "clip", "P2P Controller", "clip")
     person.link("P2P Demo Checkpoint", "clip", "CLIP Text Encode (Prompt)", "clip")
