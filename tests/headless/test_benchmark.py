@@ -70,3 +70,12 @@ def test_every_method_and_every_figure(lab, tmp_path):
     }
     assert (tmp_path / "report.md").read_text().startswith("| method | kind |")
     assert (tmp_path / "sheet.png").exists()
+
+
+def test_methods_by_name_go_on_with_others_later(lab, tmp_path):
+    results = Results.open(tmp_path, asdict(PLAN))
+    measure(lab, results, 1, PLAN.seed, ["direct"])
+    assert set(report(results, PLAN)["methods"]) == {"direct"}
+    measure(lab, results, 1, PLAN.seed, ["direct", "img2img"])
+    assert [row["method"] for row in results.rows()] == ["direct", "img2img"]
+    assert set(report(results, PLAN)["methods"]) == {"direct", "img2img"}

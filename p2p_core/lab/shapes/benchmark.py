@@ -2,7 +2,8 @@
 
 Scenes are rendered, captioned, inverted and edited by words (`cases.py`), by every method
 (`methods.py`), in ComfyUI (`make fidelity`) or in diffusers (`p2p benchmark shapes`). Results are
-written down one by one, so that a run that was stopped goes on where it was.
+written down one by one, so that a run that was stopped goes on where it was; methods can be asked
+for by name.
 """
 
 from __future__ import annotations
@@ -45,14 +46,18 @@ class Plan:
     seed: int = 2022
 
 
-def measure(lab: Lab, results: Results, count: int, seed: int) -> None:
+def measure(
+    lab: Lab, results: Results, count: int, seed: int, names: Sequence[str] = tuple(METHODS)
+) -> None:
     """Run every method on every case that is not in the results yet."""
     done = {(row["case"], row["method"]) for row in results.rows()}
     wanted = [
         (n, case, name)
         for n, case in enumerate(cases(count, seed))
         for name, method in METHODS.items()
-        if (n, name) not in done and not (method.reference and n >= REFERENCE_CASES)
+        if name in names
+        and (n, name) not in done
+        and not (method.reference and n >= REFERENCE_CASES)
     ]
     for n, case, name in tqdm(wanted, desc="cases × methods"):
         picture = render(case.scene)
@@ -126,7 +131,7 @@ def _against_reference(rows: Sequence[dict[str, Any]], steps: int) -> dict[str, 
     most = METHODS["null_text_reference"].options.schedule.inner_steps * steps
     theirs = [row for row in rows if row["method"] == "null_text_reference"]
     both = {row["case"] for row in theirs}
-    if not both:
+    if not both or not any(row["method"] == "null_text" for row in rows):
         return {}
     ours = means([row for row in rows if row["method"] == "null_text" and row["case"] in both])
     reference = means(theirs)
@@ -181,12 +186,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "methods", nargs="*", metavar="method", help=f"of {', '.join(METHODS)}; else all"
+    )
     parser.add_argument("--out", type=Path, default=Path("output/fidelity"))
     parser.add_argument("--cases", type=int, default=56)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=2022)
     options = parser.parse_args()
+    names = options.methods or tuple(METHODS)
+    if unknown := [name for name in names if name not in METHODS]:
+        parser.error(f"expected methods of {', '.join(METHODS)}, got {', '.join(unknown)}")
     try:
         host = find_hosts(clone=True)[0]
         plan = Plan(f"ComfyUI {host.version}", options.steps, options.cfg, options.seed)
@@ -198,7 +209,7 @@ def main() -> int:
         enter_host(host, Path(base))
         from .comfyui import ComfyLab
 
-        measure(ComfyLab(plan.steps, plan.cfg), results, options.cases, plan.seed)
+        measure(ComfyLab(plan.steps, plan.cfg), results, options.cases, plan.seed, names)
     sys.stdout.write(json.dumps(report(results, plan), indent=2) + "\n")
     return 0
 
