@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+UNDIVIDED = ("block",)
+"""The blocks of a network that has none to tell apart."""
+
 _PART = re.compile(
     r"(?P<side>first|middle|last) +(?P<share>\d+ */ *[1-9]\d*|\d*\.?\d+)"
     r"|(?P<start>\d+) *- *(?P<end>\d+)|(?P<one>\d+)|(?P<kind>all|double|single)"

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from .attention import Attend, RowEdit
 from .attention_maps import WordMaps, word_maps
+from .blocks import UNDIVIDED
 from .controller import Controller, Rows
-
-UNDIVIDED = ("block",)
-"""The blocks of a network that has none to tell apart."""
 
 
 @dataclass(frozen=True)

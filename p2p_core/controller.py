@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .alignment import Draft, Span, align, mapper
+from .blocks import UNDIVIDED
 from .edits import AUTOMATIC, Aligned, Edit, Joint, MapEdit, Reach, SelfInjection
 from .local_blend import LocalBlend
 from .schedules import Schedule, Window
@@ -195,7 +196,7 @@ class Branch:
         """Tell whether each of its edits acts in a transformer's block."""
         return tuple(a.edit.joint.blocks.covers(block, kinds) for a in self.acting)
 
-    def at(self, progress: float, block: int = 0, kinds: Sequence[str] = ("block",)) -> Moment:
+    def at(self, progress: float, block: int = 0, kinds: Sequence[str] = UNDIVIDED) -> Moment:
         """Compute what the branch does at this progress of sampling, 0–1, in one of so many blocks.
 
         `kinds` are all blocks of a transformer in order; other networks have none to tell apart.
@@ -266,7 +267,7 @@ class Controller:
         length: int,
         dtype: torch.dtype = torch.float32,
         block: int = 0,
-        kinds: Sequence[str] = ("block",),
+        kinds: Sequence[str] = UNDIVIDED,
     ) -> list[Moment]:
         """Compute every branch's moment, its map edit for a batch of `length` tokens, in `dtype`.
 

@@ -9,7 +9,7 @@ self-attention, and each block makes one of both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, prod
 from typing import Any
@@ -45,7 +45,6 @@ class CrossTransformer:
     kinds: tuple[str, ...]
     patch: tuple[int, int, int]
     """Frames, rows and columns of the latent that are one token."""
-    starts: dict[str, int] = field(hash=False, default_factory=dict[str, int])
 
     @classmethod
     def of(cls, model: Any) -> CrossTransformer | None:
@@ -120,7 +119,7 @@ class CrossTransformer:
             keys = call.k.shape[-2] if asked else -1
             if keys == pixels and not count.crossing:
                 count.crossing = True
-                block = block_number(count, call.options, self.starts)
+                block = block_number(count, call.options, {})
                 edit = prepared.blocks[block][1] if prepared is not None else None
                 rows = None if edit is None else edit.gather(pixels)
                 if rows is not None:

@@ -8,7 +8,7 @@ in the place of the host's attention, as often as ours would call that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
@@ -91,7 +91,7 @@ class Prepared:
     pooled: tuple[tuple[int, int], ...]
     """(row, source row): whose vector of the whole prompt is the source's now."""
     padded: dict[int, int] = field(hash=False)
-    """Find rows whose text ends before the call's, and how many tokens it has."""
+    """Rows whose text ends before the call's, and how many tokens it has."""
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Count:
     """Whether a block's self-attention was last, where it also has a cross-attention."""
 
 
-def block_number(count: Count, options: dict[str, Any], starts: dict[str, int]) -> int:
+def block_number(count: Count, options: dict[str, Any], starts: Mapping[str, int]) -> int:
     """Tell which block calls: as the host says, else the next.
 
     `starts` are the numbers of the first block of every type that the host counts by itself.
