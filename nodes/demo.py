@@ -9,7 +9,8 @@ import torch
 from comfy_api.latest import io
 
 from ..p2p_core.demo.scenes import caption, render, sample_scene
-from ..p2p_core.hosts.comfyui.demo import empty_latent, load_demo, wary_of_size
+from ..p2p_core.hosts.comfyui.demo import empty_latent, wary_of_size
+from ..p2p_core.hosts.comfyui.demo_models import MODELS, load_demo
 from .common import CATEGORY, optional_schema
 
 
@@ -26,7 +27,7 @@ class P2PDemoCheckpoint(io.ComfyNode):
             "as 'a red star on the grass', best at a cfg of 3. Small enough for a CPU; every stock "
             "node works on it.",
             **optional_schema(search_aliases=["prompt to prompt", "demo", "example model"]),
-            inputs=[],
+            inputs=[_model_input()] if len(MODELS) > 1 else [],
             outputs=[
                 io.Model.Output(
                     display_name="model",
@@ -48,9 +49,20 @@ class P2PDemoCheckpoint(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        model, clip, vae = load_demo()
-        return io.NodeOutput(wary_of_size(model), clip, vae, {"samples": empty_latent()})
+    def execute(cls, model: str = "UNet") -> io.NodeOutput:
+        network, clip, vae = load_demo(MODELS[model])
+        return io.NodeOutput(wary_of_size(network), clip, vae, {"samples": empty_latent()})
+
+
+def _model_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "model",
+        options=list(MODELS),
+        default="UNet",
+        tooltip="Which network: UNet looks at words by cross-attention, as Stable Diffusion 1.x; "
+        "MMDiT has words and picture in one attention, as Flux. They share the text encoder and "
+        "the autoencoder.",
+    )
 
 
 class P2PDemoImage(io.ComfyNode):

@@ -24,7 +24,7 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo() -> Demo:
-    from p2p_core.hosts.comfyui.demo import load_demo
+    from p2p_core.hosts.comfyui.demo_models import load_demo
 
     return Demo(*load_demo())
 

@@ -89,7 +89,7 @@ def test_flags_for_the_unets_precision(flag, dtype, demo, stock, latent, monkeyp
     """--fp16-unet and the like: the host's own decision, not one of ours."""
     import comfy.cli_args
 
-    from p2p_core.hosts.comfyui.demo import load_demo
+    from p2p_core.hosts.comfyui.demo_models import load_demo
 
     monkeypatch.setattr(comfy.cli_args.args, flag, True)
     model, *_ = load_demo()

@@ -14,7 +14,7 @@ from runs import call, relative
 from p2p_core.demo import scenes
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
 from p2p_core.hosts.comfyui.conditioning import build_controller
-from p2p_core.hosts.comfyui.demo import load_demo
+from p2p_core.hosts.comfyui.demo_models import load_demo
 from p2p_core.hosts.comfyui.inverting import invert, invert_latent
 from p2p_core.hosts.comfyui.sampling import EditGuider, sample
 from p2p_core.inversion import ddim, direct

@@ -4,18 +4,14 @@ The host's network, diffusers' and the one function that training calls are the 
 same weights: names, stacking, the order of scale and shift, positions, the timestep's scale.
 """
 
-import inspect
-
 import pytest
 import torch
 from runs import relative
 
 pytest.importorskip("diffusers", reason="needs the headless extra: pip install .[headless]")
 
-from safetensors.torch import load_file
-
-from p2p_core.demo.architecture import CONFIG, WEIGHTS
-from p2p_core.demo.joint_architecture import JOINT_CONFIG, PREFIX
+from p2p_core.demo.architecture import WEIGHTS
+from p2p_core.demo.joint_architecture import JOINT_CONFIG
 from p2p_core.demo.joint_networks import (
     JointGenerator,
     build_transformer,
@@ -48,45 +44,13 @@ def checkpoint(transformer, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def flux(checkpoint):
-    """The host's model, with the checkpoint's weights read as the host reads them."""
-    import comfy.latent_formats
-    import comfy.supported_models
-    from comfy.ldm.flux.model import FluxParams
+    """The host's model, as P2P Demo Checkpoint loads it."""
+    from p2p_core.hosts.comfyui.demo_models import load_demo
 
-    config = JOINT_CONFIG["transformer"]
-    options = {
-        "image_model": "flux",
-        "in_channels": config["channels"],
-        "out_channels": config["channels"],
-        "vec_in_dim": config["pooled"],
-        "context_in_dim": config["context"],
-        "hidden_size": config["heads"] * config["head_width"],
-        "mlp_ratio": float(config["mlp_ratio"]),
-        "num_heads": config["heads"],
-        "depth": config["double_blocks"],
-        "depth_single_blocks": config["single_blocks"],
-        "axes_dim": config["rope"],
-        "theta": config["theta"],
-        "patch_size": config["patch"],
-        "qkv_bias": True,
-        "guidance_embed": False,
-    }
-    if "txt_ids_dims" in inspect.signature(FluxParams).parameters:
-        options["txt_ids_dims"] = []
-
-    class DemoFlux(comfy.supported_models.FluxSchnell):
-        latent_format = comfy.latent_formats.SD15
-
-    model_config = DemoFlux(options)
-    model_config.set_inference_dtype(torch.float32, None)
-    model = model_config.get_model({}, device="cpu")
-    weights = {name: value.float() for name, value in load_file(checkpoint).items()}
-    model.load_model_weights(weights, PREFIX)
-    with torch.inference_mode():
-        latent = torch.zeros(1, config["channels"], 16, 16)
-        out = model.diffusion_model(latent, torch.ones(1), torch.zeros(1, 2, config["context"]))
-    if out.shape != latent.shape:
-        pytest.skip("this ComfyUI's Flux puts its output together from patches of 2 alone")
+    try:
+        model, *_ = load_demo(checkpoint)
+    except ValueError as error:
+        pytest.skip(str(error))
     return model
 
 
@@ -103,15 +67,15 @@ def example():
 @torch.inference_mode()
 def test_the_host_computes_what_training_does(transformer, flux, example):
     ours, _ = velocity(transformer, *example)
-    assert relative(flux.diffusion_model(*example), ours) < 1e-4
+    assert relative(flux.model.diffusion_model(*example), ours) < 1e-4
 
 
 @pytest.fixture(scope="module")
-def clip():
+def clip(checkpoint, flux):
     """The host's text encoder, for as many tokens as this model reads."""
-    from p2p_core.hosts.comfyui.demo import _clip
+    from p2p_core.hosts.comfyui.demo_models import load_demo
 
-    return _clip(load_file(WEIGHTS), CONFIG["text"] | JOINT_CONFIG["text"])
+    return load_demo(checkpoint)[1]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +102,6 @@ def test_words_are_encoded_as_in_training(clip, training, captions):
 
 def test_the_host_samples_as_training_does(training, flux, clip, captions):
     """Noise levels, guidance, the latents' scale, and a pooled vector that changes nothing."""
-    import comfy.model_patcher
     import comfy.sample
     import comfy.samplers
 
@@ -146,7 +109,7 @@ def test_the_host_samples_as_training_does(training, flux, clip, captions):
     ours = sample_latents(training, captions([text]), captions([""]), guidance=3.0, steps=steps)
     noise = torch.randn(1, 4, 16, 16, generator=torch.manual_seed(0))
     theirs = comfy.sample.sample_custom(
-        comfy.model_patcher.ModelPatcher(flux, torch.device("cpu"), torch.device("cpu")),
+        flux,
         noise,
         3.0,
         comfy.samplers.sampler_object("euler"),

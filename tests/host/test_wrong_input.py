@@ -10,7 +10,7 @@ from runs import PROMPT, Settings, call
 from p2p_core.edits import Reweight, WordSwap
 from p2p_core.hosts.comfyui.attention import attach
 from p2p_core.hosts.comfyui.conditioning import Payload, batched, build_controller
-from p2p_core.hosts.comfyui.demo import load_demo
+from p2p_core.hosts.comfyui.demo_models import load_demo
 from p2p_core.hosts.comfyui.sampling import EditGuider, sample
 
 SWAP = (WordSwap("circle", "star"),)

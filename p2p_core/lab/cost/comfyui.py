@@ -19,7 +19,7 @@ from torch import Tensor
 from ...controller import Chain, plan
 from ...edits import Refine, Reweight, SelfInjection, WordSwap
 from ...hosts.comfyui.conditioning import Conditioning, EncodedController
-from ...hosts.comfyui.demo import load_demo
+from ...hosts.comfyui.demo_models import load_demo
 from ...hosts.comfyui.families.unet import cross_attention_blocks
 from ...hosts.comfyui.inverting import invert
 from ...hosts.comfyui.prompts import read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -24,9 +24,6 @@ MARGIN = 4
 
 FADER = (-2.0, -1.0, -0.5, 0.0, 1.0)
 """Factors of the reweighting sheet, up to leaving the word alone: there the pattern is whole."""
-
-REFINE_WINDOWS: Mapping[str, float] = {"cross_replace_end": 0.5, "self_replace_end": 0.2}
-FADER_WINDOWS: Mapping[str, float] = {"self_replace_end": 0.2}
 
 
 @dataclass
@@ -69,9 +66,8 @@ def summary(scores: Sequence[Score]) -> dict[str, float]:
     }
 
 
-def swap(pair: Pair, kind: str, **more: Any) -> Link:
-    words = {"words": pair.words, "replacement": pair.replacement}
-    return "P2P_WordSwap", {**words, **WINDOWS[kind], **more}
+def swap(pair: Pair, **inputs: Any) -> Link:
+    return "P2P_WordSwap", {"words": pair.words, "replacement": pair.replacement, **inputs}
 
 
 def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
@@ -84,7 +80,7 @@ def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]
         scores: dict[str, list[Score]] = {"reprompt": [], "p2p": []}
         for n, pair in enumerate(pairs):
             only = {"source_words": pair.words, "edited_words": pair.replacement}
-            plain = swap(pair, kind)
+            plain = swap(pair, **WINDOWS[studio.model][kind])
             chains = [[plain], [plain, ("P2P_LocalBlend", only)]]
             shot = studio.shoot(Request(pair.prompt, chains, seeds, seed + n, pair.edited))
             edited, local = shot["p2p"][:seeds], shot["p2p"][seeds:]
@@ -117,7 +113,7 @@ def refinements(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit
     images: list[np.ndarray] = []
     captions: list[str] = []
     for n, pair in enumerate(ADDED):
-        refine = ("P2P_Refine", {"edited_prompt": pair.edited, **REFINE_WINDOWS})
+        refine = ("P2P_Refine", {"edited_prompt": pair.edited, **WINDOWS[studio.model]["refine"]})
         noun = pair.words.split()[-1]
         blend = ("P2P_LocalBlend", {"source_words": noun, "edited_words": noun})
         shot = studio.shoot(Request(pair.prompt, [[refine, blend]], seeds, seed + n, pair.edited))
@@ -151,10 +147,10 @@ def fader(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
     correlations: list[float] = []
     images: list[np.ndarray] = []
     captions: list[str] = []
+    windows = WINDOWS[studio.model]["reweight"]
     for n, (text, word) in enumerate(FADED):
         chains = [
-            [("P2P_Reweight", {"words": f"{word}: {factor:g}", **FADER_WINDOWS})]
-            for factor in FADER
+            [("P2P_Reweight", {"words": f"{word}: {factor:g}", **windows})] for factor in FADER
         ]
         shot = studio.shoot(Request(text, chains, seeds, seed + n))
         for i, source in enumerate(shot["source"]):
@@ -201,9 +197,9 @@ def one_word(studio: Photographer, seed: int) -> Iterator[Exhibit]:
         noun = pair.prompt.split()[2]
         free = {"cross_replace_end": 0.0, "self_replace_end": 0.0}
         chains = [
-            [swap(pair, "colour_swap", **free)],
-            [swap(pair, "colour_swap", **free, word_windows=f"{noun}: 0-1")],
-            [swap(pair, "colour_swap", cross_replace_end=1.0, self_replace_end=0.0)],
+            [swap(pair, **free)],
+            [swap(pair, **free, word_windows=f"{noun}: 0-1")],
+            [swap(pair, cross_replace_end=1.0, self_replace_end=0.0)],
         ]
         shot = studio.shoot(Request(pair.prompt, chains, 1, seed + n))
         images += [shot["source"][0], *shot["p2p"]]
@@ -217,9 +213,8 @@ def word_maps(studio: Photographer, seed: int) -> Iterator[Exhibit]:
     exhibit = Exhibit()
     images: list[np.ndarray] = []
     for n, pair in enumerate(PAIRS["colour_swap"][:3]):
-        shot = studio.shoot(
-            Request(pair.prompt, [[swap(pair, "colour_swap")]], 1, seed + n, maps="")
-        )
+        chain = [swap(pair, **WINDOWS[studio.model]["colour_swap"])]
+        shot = studio.shoot(Request(pair.prompt, [chain], 1, seed + n, maps=""))
         words = len(pair.prompt.split())
         for picture, maps in (("source", shot["maps"][:words]), ("p2p", shot["maps"][words:])):
             row = [shot[picture][0], *maps][:7]

@@ -25,8 +25,10 @@ STEPS, CFG = 30, 3.0
 class HeadlessStudio:
     """Takes the pictures that `studio.Studio` takes on a server."""
 
+    model = "UNet"
+
     def __init__(self) -> None:
-        self.model = Model.demo()
+        self.demo = Model.demo()
 
     def shoot(self, wanted: Request) -> Pictures:
         """Take pictures as every `Photographer`."""
@@ -35,15 +37,15 @@ class HeadlessStudio:
         rest = {"settings": Settings(STEPS, CFG, seed=wanted.seed), "quiet": True}
         seen: list[Seen] = []
         if wanted.maps is None:
-            result = sample(self.model, wanted.text, edits, latent, **rest)
+            result = sample(self.demo, wanted.text, edits, latent, **rest)
         else:
             words = parse_words(wanted.maps)
-            result, seen = sample_and_look(self.model, wanted.text, edits, latent, words, **rest)
-        pictures = self.model.to_pictures(torch.cat([result.source, result.edited]))
+            result, seen = sample_and_look(self.demo, wanted.text, edits, latent, words, **rest)
+        pictures = self.demo.to_pictures(torch.cat([result.source, result.edited]))
         shot = {"source": list(pictures[: wanted.seeds]), "p2p": list(pictures[wanted.seeds :])}
         if wanted.reprompt is not None:
-            free = sample(self.model, wanted.reprompt, [], latent, **rest)
-            shot["reprompt"] = list(self.model.to_pictures(free.source))
+            free = sample(self.demo, wanted.reprompt, [], latent, **rest)
+            shot["reprompt"] = list(self.demo.to_pictures(free.source))
         if seen:
             shown = [torch.from_numpy(picture / 255).float() for picture in pictures]
             heatmaps = draw(seen, shown).heatmaps

@@ -55,11 +55,23 @@ PAIRS: dict[str, tuple[Pair, ...]] = {
 }
 
 
-WINDOWS: dict[str, dict[str, float]] = {
-    "shape_swap": {"cross_replace_end": 0.5, "self_replace_end": 0.0},
-    "colour_swap": {"cross_replace_end": 1.0, "self_replace_end": 0.8},
+Inputs = Mapping[str, float | str]
+
+WINDOWS: dict[str, dict[str, Inputs]] = {
+    "UNet": {
+        "shape_swap": {"cross_replace_end": 0.5, "self_replace_end": 0.0},
+        "colour_swap": {"cross_replace_end": 1.0, "self_replace_end": 0.8},
+        "refine": {"cross_replace_end": 0.5, "self_replace_end": 0.2},
+        "reweight": {"self_replace_end": 0.2},
+    },
+    "MMDiT": {
+        "shape_swap": {"self_replace_end": 0.2},
+        "colour_swap": {"self_replace_end": 0.8},
+        "refine": {"self_replace_end": 0.4},
+        "reweight": {"self_replace_end": 0.2},
+    },
 }
-"""A new shape needs its own outline; a new colour does not."""
+"""By model and kind of edit: a new shape needs its own outline; a new colour does not."""
 
 ADDED: tuple[Pair, ...] = tuple(
     Pair(

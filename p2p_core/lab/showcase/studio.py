@@ -45,19 +45,31 @@ Pictures = dict[str, list[np.ndarray]]
 class Photographer(Protocol):
     """Whoever takes the demo's pictures."""
 
+    @property
+    def model(self) -> str:
+        """The demo model that they are of, as P2P Demo Checkpoint names it."""
+        ...
+
     def shoot(self, wanted: Request) -> Pictures:
         """Take the pictures that are wanted."""
         ...
 
 
 class Studio:
-    """Runs workflows/1_word_swap.json on a server."""
+    """Runs workflows/1_word_swap.json on a server, with a demo model."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, server: Server, model: str = "UNet") -> None:
+        self.server, self.model = server, model
         self.nodes: Mapping[str, Any] = server.get("/object_info")
         workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
         self.prompt = to_prompt(workflow, self.nodes)
+        by_type(self.prompt, "P2P_DemoCheckpoint").update(model=model)
+
+    @staticmethod
+    def models(server: Server) -> list[str]:
+        """Name the demo models that the server has."""
+        inputs = server.get("/object_info")["P2P_DemoCheckpoint"]["input"].get("required", {})
+        return inputs["model"][1]["options"] if "model" in inputs else ["UNet"]
 
     def shoot(self, wanted: Request) -> Pictures:
         """Take pictures as every `Photographer`."""
