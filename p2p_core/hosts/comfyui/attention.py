@@ -25,6 +25,7 @@ from .compiling import uncompiled_if_unguarded
 from .conditioning import PAYLOAD_KEY, Payload
 from .families import Family, family_of
 from .guarding import MODEL_CONDS, unguarded
+from .texts import make_text
 
 RUN_KEY = "p2p_run"
 """Our entry in transformer_options while a run lasts, and the key of our wrappers."""
@@ -173,8 +174,9 @@ def _start_run(
     for name in sorted(guider.conds, key=lambda name: name != "positive"):
         for conditioning in guider.conds[name]:
             if PAYLOAD_KEY in conditioning and conditioning["uuid"] not in payloads:
-                payloads[conditioning["uuid"]] = conditioning[PAYLOAD_KEY]
+                payload = payloads[conditioning["uuid"]] = conditioning[PAYLOAD_KEY]
                 conditioning[MODEL_CONDS] = unguarded(conditioning)[MODEL_CONDS]
+                make_text(conditioning, guider.inner_model, payload.rows, noise.device)
             elif PAYLOAD_KEY in conditioning:
                 # the host copied an area of the positive, uuid and all, to the negative
                 conditioning["uuid"] = uuid.uuid4()

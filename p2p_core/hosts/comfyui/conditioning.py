@@ -17,6 +17,7 @@ from ...controller import Chain, Controller, Rows, plan
 from ...inversion.task import Found
 from .guarding import guarded, unguarded
 from .prompts import Columns, read
+from .texts import kept_apart, source_entry, text_length
 
 CONTROLLER_KEY = "p2p_controller"
 """Marks conditioning that a controller made, one row per prompt: the entry holds the controller."""
@@ -90,7 +91,7 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
         )
     encode = cache(lambda text: clip.encode_from_tokens_scheduled(clip.tokenize(text)))
     read(clip, source_prompt)  # before the host's encoder, which has no sentence for what it can't
-    columns = Columns.of(clip, source_prompt, encode(source_prompt)[0][0].shape[1])
+    columns = Columns.of(clip, source_prompt, *encode(source_prompt)[0])
     controller = plan(source_prompt, chains, lambda text: read(clip, text, columns))
     lengths = sorted({prompt.length for prompt in controller.prompts})
     if controller.length > REPEATED * lengths[-1]:
@@ -102,11 +103,11 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
         )
     encoded = [encode(prompt.text) for prompt in controller.prompts]
     for prompt, entries in zip(controller.prompts, encoded, strict=True):
-        for cond, _ in entries:
-            if cond.shape[1] != prompt.length:
+        for length in (text_length(*entry) for entry in entries):
+            if length != prompt.length:
                 raise ValueError(
                     f"Expected a text encoder that gives a token for each of its tokenizer's "
-                    f"{prompt.length}, got {cond.shape[1]}. A patch such as NegPip makes others "
+                    f"{prompt.length}, got {length}. A patch such as NegPip makes others "
                     "of them, whose words cannot be told: take it off the CLIP."
                 )
     stacked = [_stack(list(entries), controller) for entries in zip(*encoded, strict=True)]
@@ -116,6 +117,9 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
 def _stack(entries: list[list[Any]], controller: Controller) -> list[Any]:
     """Stack entries of one row each to one of as many rows, their texts made of one length."""
     length = controller.length
+    apart = kept_apart(entries, length)
+    if apart is not None:
+        return apart
     conds = [entry[0] for entry in entries]
     if controller.repeats:  # as the host does
         cond = torch.cat([one.repeat(1, length // one.shape[1], 1) for one in conds])
@@ -141,7 +145,8 @@ def source_alone(encoded: EncodedController) -> Conditioning:
         return value[:1] if several else value
 
     return [
-        [
+        source_entry(extra)
+        or [
             cond[:1, :length],
             {k: first(value) for k, value in unguarded(extra).items() if k != CONTROLLER_KEY},
         ]
@@ -187,11 +192,11 @@ def batched(
                 f"Expected the {name} conditioning of the sampler's own controller, got another's. "
                 "Connect both from the same P2P Controller."
             )
-        if cond.shape[1] != maker.length:
+        if text_length(cond, extra) != maker.length:
             raise ValueError(
                 f"Expected the controller's conditioning of {maker.length} tokens, got "
-                f"{cond.shape[1]}. Do not join other prompts to it (Conditioning Concat): "
-                "write them into the source prompt."
+                f"{text_length(cond, extra)}. Do not join other prompts to it (Conditioning "
+                "Concat): write them into the source prompt."
             )
         given = {
             key: by_prompt(value if key == POOLED_KEY else by_image(value))

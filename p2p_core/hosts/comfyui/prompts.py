@@ -11,6 +11,7 @@ from comfy.sd1_clip import escape_important, parse_parentheses, unescape_importa
 from torch import Tensor
 
 from ...tokens import Prompt, Segment, check_size, read_prompt
+from .texts import FILLED, IDS_KEY
 
 _ESCAPED = (escape_important("\\("), escape_important("\\)"))
 """What the host makes of brackets that are meant as such: as many characters as are written."""
@@ -27,10 +28,15 @@ class Columns:
     """Names of the host's tokenizers."""
     cut: int = 0
     """Tokens at the beginning that the conditioning lacks."""
+    least: int = 0
+    """Tokens that shorter texts are filled up to by the network."""
 
     @classmethod
-    def of(cls, clip: Any, text: str, length: int) -> Columns | None:
-        """Find those of a conditioning of `length` tokens, made of the text; None if none fit."""
+    def of(cls, clip: Any, text: str, cond: Tensor, extra: dict[str, Any]) -> Columns | None:
+        """Find those of a conditioning's entry, made of the text; None if none fit."""
+        if IDS_KEY in extra:
+            return cls(("t5xxl",), least=FILLED)
+        length = cond.shape[1]
         lengths = {
             key: sum(map(len, chunks))
             for key, chunks in clip.tokenize(text).items()
@@ -63,7 +69,7 @@ def read(clip: Any, text: str, columns: Columns | None = None) -> Prompt:
         ) from error
     prompt = Prompt.joined(parts)
     if not columns.cut:
-        return prompt
+        return replace(prompt, length=max(prompt.length, columns.least))
     words = tuple(
         replace(word, tokens=tuple(t - columns.cut for t in word.tokens)) for word in prompt.words
     )

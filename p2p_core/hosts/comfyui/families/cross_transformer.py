@@ -23,7 +23,11 @@ from ....edits import SHARED
 from .override import OVERRIDE, Call, overriding
 from .transformer import COUNT_KEY, Count, block_number, check_came
 
-KINDS: dict[str, str] = {"WanModel": "Wan", "MiniTrainDIT": "Cosmos-Predict2"}
+KINDS: dict[str, str] = {
+    "WanModel": "Wan",
+    "MiniTrainDIT": "Cosmos-Predict2",
+    "Anima": "Anima",
+}
 """What the host's classes are called; their blocks are in `blocks`."""
 
 EVERYWHERE = float("inf")

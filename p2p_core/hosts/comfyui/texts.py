@@ -1,0 +1,77 @@
+"""Text as a network sees it, where that is more or other than what its text encoder gives.
+
+Anima's network makes its text itself of two tokenizers' tokens, of one prompt at a time: what its
+encoder gave stays apart, prompt by prompt, until the network is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.conds
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...controller import Rows
+from .guarding import MODEL_CONDS
+
+IDS_KEY, WEIGHTS_KEY = "t5xxl_ids", "t5xxl_weights"
+"""The host's own, beside Anima's hidden states: the tokens that its text will have, and weights."""
+
+ENTRIES_KEY = "p2p_entries"
+"""Marks conditioning whose text is still to be made: the encoder's entries, one per prompt."""
+
+FILLED = 512
+"""Tokens that Anima's network fills shorter texts up to."""
+
+
+def text_length(cond: Tensor, extra: dict[str, Any]) -> int:
+    """Count the text tokens per row that the network will have of a conditioning's entry."""
+    if IDS_KEY in extra:
+        return max(FILLED, len(extra[IDS_KEY]))
+    return cond.shape[1]
+
+
+def kept_apart(entries: Sequence[Sequence[Any]], length: int) -> list[Any] | None:
+    """Make one entry of one per prompt whose text is still to be made; None for any other.
+
+    Until then it has zeros in the place of its text, float[prompts length channels].
+    """
+    (cond, extra), *_ = entries
+    if IDS_KEY not in extra:
+        return None
+    rest = {key: value for key, value in extra.items() if key not in (IDS_KEY, WEIGHTS_KEY)}
+    rest[ENTRIES_KEY] = tuple(entries)
+    return [cond.new_zeros(len(entries), length, cond.shape[-1]), rest]
+
+
+def source_entry(extra: dict[str, Any]) -> list[Any] | None:
+    """Find the source prompt's own entry of one made by `kept_apart`; None of another."""
+    return list(extra[ENTRIES_KEY][0]) if ENTRIES_KEY in extra else None
+
+
+@torch.no_grad()
+def make_text(
+    conditioning: dict[str, Any], model: Any, rows: Rows | None, device: torch.device
+) -> None:
+    """Give a conditioning made by `kept_apart`, as samplers have it, its text; others are left.
+
+    `model` is the host's, loaded; without `rows` it is sampled with the source prompt alone.
+    """
+    if ENTRIES_KEY not in conditioning:
+        return
+    length = conditioning["cross_attn"].shape[1]
+    entries = conditioning[ENTRIES_KEY] if rows is not None else conditioning[ENTRIES_KEY][:1]
+    dtype = model.get_dtype_inference()
+    made: list[Tensor] = []
+    for cond, extra in entries:
+        ids = extra[IDS_KEY][None].to(device)
+        weights = extra[WEIGHTS_KEY][None, :, None].to(device, dtype)
+        text = model.diffusion_model.preprocess_text_embeds(cond.to(device, dtype), ids, weights)
+        made.append(F.pad(text, (0, 0, 0, length - text.shape[1])))
+    text = torch.cat(made)
+    text = text if rows is None else rows.of_prompts(text)
+    conds = {**conditioning[MODEL_CONDS], "c_crossattn": comfy.conds.CONDRegular(text)}
+    conditioning[MODEL_CONDS] = conds
