@@ -15,11 +15,11 @@ from torch import Tensor
 
 from .edits import AUTOMATIC, MapEdit, Reach
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+Attend = Callable[..., Tensor]
 """A function that computes attention.
 
 attention(q[rows pixels channels], k[rows tokens channels], v[rows tokens channels])
-→ [rows pixels channels].
+→ [rows pixels channels]; where the layer has a mask, it is given it as well, [rows 1 1 tokens].
 """
 
 
@@ -89,17 +89,27 @@ class CrossEdit:
             keeping=keep.any(dim=1).nonzero()[:, 0].to(device),
         )
 
-    def attend(self, attention: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Compute the layer's output under the edited maps, plain where there is no edit."""
+    def attend(
+        self, attention: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Compute the layer's output under the edited maps, plain where there is no edit.
+
+        `mask`, [rows 1 1 tokens], hides tokens of each row, whoever looks at its keys.
+        """
         value = v.clone()
         for rows, matrix in self.inject:
             value.index_copy_(0, rows, matrix.to(v.dtype) @ v.index_select(0, rows))
-        out = attention(q.index_select(0, self.gather), k.index_select(0, self.gather), value)
+
+        def of(rows: Tensor) -> tuple[Tensor, ...]:
+            return () if mask is None else (mask.index_select(0, rows),)
+
+        queries, keys = q.index_select(0, self.gather), k.index_select(0, self.gather)
+        out = attention(queries, keys, value, *of(self.gather))
         if len(self.keeping):
             own = self.rows[self.keeping]
             keep = self.keep[self.keeping].to(v.dtype)
             q, k, v = (tensor.index_select(0, own) for tensor in (q, k, v))
-            out.index_add_(0, own, attention(q, k, v * keep))
+            out.index_add_(0, own, attention(q, k, v * keep, *of(own)))
         return out
 
     def adjust(self, output: Tensor, attention: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

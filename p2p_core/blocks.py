@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 UNDIVIDED = ("block",)
 """The blocks of a network that has none to tell apart."""
@@ -52,22 +53,28 @@ class Blocks:
         """Tell whether it names a block, of a model with blocks of these kinds."""
         return block in self.of(kinds)
 
-    def of(self, kinds: Sequence[str]) -> set[int]:
+    def of(self, kinds: Sequence[str]) -> frozenset[int]:
         """Find the blocks that it names, of a model with blocks of these kinds in order.
 
         Raises `ValueError` for a part that names none.
         """
-        chosen: set[int] = set()
-        for part in self._parts:
-            found = set(_named(part, kinds))
-            if not found:
-                raise ValueError(
-                    f"Expected blocks that this model has, got {part!r} of {len(kinds)} blocks"
-                    f" ({', '.join(f'{kinds.count(k)} {k}' for k in dict.fromkeys(kinds))}). "
-                    "Choose others, or all."
-                )
-            chosen |= found
-        return chosen
+        return _chosen(tuple(self._parts), tuple(kinds))
+
+
+@lru_cache(maxsize=64)
+def _chosen(parts: tuple[str, ...], kinds: tuple[str, ...]) -> frozenset[int]:
+    """Find the blocks that parts name, once for all blocks that ask; see `Blocks.of`."""
+    chosen: set[int] = set()
+    for part in parts:
+        found = set(_named(part, kinds))
+        if not found:
+            raise ValueError(
+                f"Expected blocks that this model has, got {part!r} of {len(kinds)} blocks"
+                f" ({', '.join(f'{kinds.count(k)} {k}' for k in dict.fromkeys(kinds))}). "
+                "Choose others, or all."
+            )
+        chosen |= found
+    return frozenset(chosen)
 
 
 def _named(part: str, kinds: Sequence[str]) -> Sequence[int]:

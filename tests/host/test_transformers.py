@@ -11,9 +11,8 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-import torch.nn.functional as F
-from joint_oracle import joint_output
-from oracle import explicit_maps, output_of
+from joint_oracle import joint_output, logits
+from oracle import output_of
 from runs import relative
 from text_tokenizers import reader
 from transformers_of_the_host import FAMILIES, built, entries, known
@@ -23,10 +22,11 @@ from p2p_core.calls import CallEdits
 from p2p_core.controller import Rows, plan
 from p2p_core.edits import ALIGNED, SHARED, Joint, Refine, Reweight, SelfInjection, WordSwap
 from p2p_core.edits.mix import Mix
-from p2p_core.hosts.comfyui.conditioning import CONTROLLER_KEY, EncodedController
+from p2p_core.hosts.comfyui.conditioning import CONTROLLER_KEY, EncodedController, stacked
 from p2p_core.hosts.comfyui.families import family_of
 from p2p_core.hosts.comfyui.guarding import unguarded
 from p2p_core.hosts.comfyui.sampling import sample
+from p2p_core.hosts.comfyui.texts import PROMPT_KEYS
 from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window, progress
 from p2p_core.tokens import read_prompt
@@ -64,10 +64,14 @@ def plain(extra):
     return {k: v for k, v in unguarded(extra).items() if k != CONTROLLER_KEY}
 
 
-def vector(extra, change):
-    """A conditioning's vector of the whole prompt, changed; None where it has none."""
-    pooled = extra["pooled_output"]
-    return None if pooled is None else change(pooled)
+def changed(extra, change):
+    """A conditioning's dict for the host alone, with what it has for each prompt changed."""
+    own = {key: change(extra[key]) for key in PROMPT_KEYS if extra.get(key) is not None}
+    return {**plain(extra), **own}
+
+
+def first(rows):
+    return rows[:1]
 
 
 def settings(cfg):
@@ -89,6 +93,11 @@ def ours(model, family, controller, cfg, sources=1, **more):
         **settings(cfg),
         **more,
     )
+
+
+def masked_maps(q, k, heads, mask=None, **named):
+    """Maps of the host's call, as it hides tokens: [rows heads queries keys]."""
+    return (logits(q, k, heads) + (0 if mask is None else mask)).softmax(-1)
 
 
 def in_the_open(model, family, controller, cfg, sources=1):
@@ -116,7 +125,7 @@ def in_the_open(model, family, controller, cfg, sources=1):
         part = ((controller.controller, rows, kind.index(0) * rows.total),)
         q, k, v = (x.transpose(1, 2).flatten(2) if x.ndim == 4 else x for x in (q, k, v))
         q, k, v = q.double(), k.double(), v.double()
-        maps = explicit_maps(q, k, heads)
+        maps = masked_maps(q, k, heads, *args, **named)
         edited = maps.clone()
         for edit in CallEdits(part, progress_of(options), tokens).rows(block, kinds):
             pair = edit.map_edit.to(q.dtype)
@@ -170,10 +179,7 @@ def in_the_open(model, family, controller, cfg, sources=1):
     )
     patched.set_model_unet_function_wrapper(pooled)
     positive = [
-        [
-            rows.of_prompts(cond),
-            {**plain(extra), "pooled_output": vector(extra, rows.of_prompts)},
-        ]
+        [rows.of_prompts(cond), changed(extra, rows.of_prompts)]
         for cond, extra in controller.conditioning
     ]
     latents = rows.of_sources(latent(model, family, sources)["samples"])
@@ -260,7 +266,7 @@ def test_the_source_is_the_stock_run_and_identities_hold(model, family, mode):
     ]
     controller = encoded(family, identities)
     (cond, extra), *_ = controller.conditioning
-    same = {**plain(extra), "pooled_output": vector(extra, lambda v: v[:1].repeat(v.shape[0], 1))}
+    same = changed(extra, lambda rows: rows[:1].expand_as(rows).clone())
     controller = EncodedController.of(
         controller.controller, [[cond[:1].expand_as(cond).clone(), same]]
     )
@@ -272,7 +278,7 @@ def test_the_source_is_the_stock_run_and_identities_hold(model, family, mode):
         3.0,
         "euler",
         "simple",
-        [[cond[:1], {**plain(same), "pooled_output": vector(same, lambda v: v[:1])}]],
+        [[cond[:1], changed(same, first)]],
         entries(family, 1, 5, 11),
         latent(model, family)["samples"],
         disable_pbar=True,
@@ -328,7 +334,7 @@ def test_word_maps_are_the_images_attention_to_the_words(model, family, edits):
         length = k.shape[-2] if family.joint else tokens
         if q.shape[-2] >= end + pixels and k.shape[-2] == length and k.shape[-2] >= tokens:
             joined = (x.transpose(1, 2).flatten(2) if x.ndim == 4 else x for x in (q, k))
-            seen = explicit_maps(*joined, heads).mean(1)[0]
+            seen = masked_maps(*joined, heads, *args, **named).mean(1)[0]
             begin = end + (-tokens) % family.multiple if family.joint else 0
             first = family.before if family.joint else 0
             word = [first + t for t in controller.controller.source.tokens_of("cat")]
@@ -345,7 +351,7 @@ def test_word_maps_are_the_images_attention_to_the_words(model, family, edits):
         1.0,
         "euler",
         "simple",
-        [[cond[:1], {**plain(extra), "pooled_output": vector(extra, lambda v: v[:1])}]],
+        [[cond[:1], changed(extra, first)]],
         entries(family, 1, 5, 11),
         latent(model, family)["samples"],
         disable_pbar=True,
@@ -377,11 +383,8 @@ def test_nothing_looks_at_what_shorter_prompts_are_padded_with(model, family, cf
     lengths = [prompt.length for prompt in controller.prompts]
     assert lengths == [9, 11]
     rows = [entries(family, 1, length, 20 + length)[0] for length in lengths]
-    stacked = torch.cat([F.pad(cond, (0, 0, 0, 11 - cond.shape[1])) for cond, _ in rows])
-    pooled = [extra["pooled_output"] for _, extra in rows]
-    both = None if pooled[0] is None else torch.cat(pooled)
-    encoded = EncodedController.of(controller, [[stacked, {**rows[0][1], "pooled_output": both}]])
-    if not family.joint or family.config == "Flux2":
+    encoded = EncodedController.of(controller, [stacked(rows, controller)])
+    if family.config == "Flux2":
         with pytest.raises(ValueError, match=r"Expected .* tokens"):
             ours(model, family, encoded, cfg)
         return

@@ -40,6 +40,8 @@ class Family:
     """Size of a reference image, where there is one."""
     joint: bool = True
     """Whether text and image share one attention."""
+    masked: bool = False
+    """Whether its encoder says which tokens are padding, for the network to hide."""
 
 
 FLUX = {
@@ -87,6 +89,16 @@ COSMOS = {
     "pos_emb_learnable": True,
     "use_adaln_lora": True,
     "adaln_lora_dim": 8,
+}
+KANDINSKY = {
+    "in_text_dim": WIDTH,
+    "in_text_dim2": 8,
+    "time_dim": 16,
+    "model_dim": 32,
+    "ff_dim": 64,
+    "num_text_blocks": 1,
+    "num_visual_blocks": 2,
+    "axes_dims": (4, 6, 6),
 }
 LUMINA = {
     "image_model": "lumina2",
@@ -206,6 +218,36 @@ FAMILIES = {
     "cosmos-predict2": Family(
         "CosmosT2IPredict2", {"image_model": "cosmos_predict2", **COSMOS}, joint=False
     ),
+    "ltx": Family(
+        "LTXV",
+        {
+            "image_model": "ltxv",
+            "cross_attention_dim": 32,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "caption_channels": WIDTH,
+            "num_layers": 2,
+        },
+        joint=False,
+        frames=2,
+        size=(4, 6),
+        patch=1,
+        masked=True,
+    ),
+    "kandinsky5": Family(
+        "Kandinsky5Image",
+        {"image_model": "kandinsky5", "visual_embed_dim": 64, **KANDINSKY},
+        joint=False,
+        pooled=8,
+    ),
+    "kandinsky5-video": Family(
+        "Kandinsky5",
+        {"image_model": "kandinsky5", "visual_embed_dim": 132, **KANDINSKY},
+        joint=False,
+        pooled=8,
+        frames=2,
+        size=(8, 6),
+    ),
     "anima": Family("Anima", {"image_model": "anima", **COSMOS}, joint=False),
 }
 
@@ -267,6 +309,11 @@ def entries(family, rows, tokens, seed):
     """A conditioning of so many rows."""
     pooled = random(rows, family.pooled, seed=seed + 1) if family.pooled else None
     extra: dict[str, Any] = {"pooled_output": pooled}
+    if family.masked:
+        hidden = [1 + row % 2 for row in range(rows)]
+        extra["attention_mask"] = torch.stack(
+            [(torch.arange(tokens) < tokens - last).long() for last in hidden]
+        )
     if family.reference:
         channels = family.options["in_channels"]
         extra["reference_latents"] = [random(1, channels, *family.reference, seed=seed + 2)]

@@ -17,16 +17,13 @@ from ...controller import Chain, Controller, Rows, plan
 from ...inversion.task import Found
 from .guarding import guarded, unguarded
 from .prompts import Columns, read
-from .texts import kept_apart, source_entry, text_length
+from .texts import MASK_KEY, PROMPT_KEYS, kept_apart, source_entry, text_length
 
 CONTROLLER_KEY = "p2p_controller"
 """Marks conditioning that a controller made, one row per prompt: the entry holds the controller."""
 
 PAYLOAD_KEY = "p2p_payload"
 """Marks conditioning with one row for every row of the batch: the entry holds a `Payload`."""
-
-POOLED_KEY = "pooled_output"
-"""The host's own: what a text encoder says of a whole prompt, one row per prompt."""
 
 IMAGE_KEYS = ("concat_latent_image", "concat_mask")
 """The host's own: what an inpainting model is given to fill in, fitted to the images it makes."""
@@ -110,11 +107,11 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
                     f"{prompt.length}, got {length}. A patch such as NegPip makes others "
                     "of them, whose words cannot be told: take it off the CLIP."
                 )
-    stacked = [_stack(list(entries), controller) for entries in zip(*encoded, strict=True)]
-    return EncodedController.of(controller, stacked)
+    entries = [stacked(entries, controller) for entries in zip(*encoded, strict=True)]
+    return EncodedController.of(controller, entries)
 
 
-def _stack(entries: list[list[Any]], controller: Controller) -> list[Any]:
+def stacked(entries: Sequence[list[Any]], controller: Controller) -> list[Any]:
     """Stack entries of one row each to one of as many rows, their texts made of one length."""
     length = controller.length
     apart = kept_apart(entries, length)
@@ -126,14 +123,30 @@ def _stack(entries: list[list[Any]], controller: Controller) -> list[Any]:
     else:
         cond = torch.cat([F.pad(one, (0, 0, 0, length - one.shape[1])) for one in conds])
     extra = dict(entries[0][1])
+    if any(isinstance(entry[1].get(MASK_KEY), Tensor) for entry in entries):
+        extra[MASK_KEY] = _masks(entries, controller)
     for key, value in extra.items():
-        if (
+        if key != MASK_KEY and (
             isinstance(value, Tensor)
             and value.ndim
             and all(entry[1][key].shape == value.shape for entry in entries)
         ):
             extra[key] = torch.cat([entry[1][key] for entry in entries])
     return [cond, extra]
+
+
+def _masks(entries: Sequence[list[Any]], controller: Controller) -> Tensor:
+    """Stack the masks of texts as the texts: [prompts tokens], 1 where there is one.
+
+    Where none hides anything there is one row for all: what rows are padded with is hidden by us.
+    """
+    masks = [extra.get(MASK_KEY, cond.new_ones(cond.shape[:2]).long()) for cond, extra in entries]
+    length = controller.length
+    if all(bool(mask.all()) for mask in masks):
+        return masks[0].new_ones(1, length)
+    if controller.repeats:
+        return torch.cat([mask.repeat(1, length // mask.shape[1]) for mask in masks])
+    return torch.cat([F.pad(mask, (0, length - mask.shape[1])) for mask in masks])
 
 
 def source_alone(encoded: EncodedController) -> Conditioning:
@@ -199,7 +212,7 @@ def batched(
                 "Concat): write them into the source prompt."
             )
         given = {
-            key: by_prompt(value if key == POOLED_KEY else by_image(value))
+            key: by_prompt(value if key in PROMPT_KEYS else by_image(value))
             for key, value in unguarded(extra).items()
         }
         batched.append([by_prompt(cond), {**given, PAYLOAD_KEY: payload}])

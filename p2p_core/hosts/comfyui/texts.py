@@ -20,6 +20,12 @@ from .guarding import MODEL_CONDS
 IDS_KEY, WEIGHTS_KEY = "t5xxl_ids", "t5xxl_weights"
 """The host's own, beside Anima's hidden states: the tokens that its text will have, and weights."""
 
+MASK_KEY = "attention_mask"
+"""The host's own: 1 where an encoder's token is one of the text, [rows tokens]."""
+
+PROMPT_KEYS = ("pooled_output", MASK_KEY)
+"""The host's own: what a text encoder says of a prompt beside its text, one row per prompt."""
+
 ENTRIES_KEY = "p2p_entries"
 """Marks conditioning whose text is still to be made: the encoder's entries, one per prompt."""
 

@@ -8,8 +8,8 @@ self-attention, and each block makes one of both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil, prod
 from typing import Any
@@ -17,18 +17,57 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....attention import CrossEdit, SelfEdit
+from ....attention import CrossEdit, RowEdit, SelfEdit
 from ....calls import CallEdits, Look
 from ....edits import SHARED
+from .blocks import (
+    COUNT_KEY,
+    Count,
+    block_number,
+    check_came,
+    of_each_block,
+    with_source_vectors,
+)
+from .masks import by_row, without_padding
 from .override import OVERRIDE, Call, overriding
-from .transformer import COUNT_KEY, Count, block_number, check_came
 
-KINDS: dict[str, str] = {
-    "WanModel": "Wan",
-    "MiniTrainDIT": "Cosmos-Predict2",
-    "Anima": "Anima",
+
+@dataclass(frozen=True)
+class Kind:
+    """A family: how the host's network of this class is built.
+
+    `blocks` is its list of blocks; `patch` says how many frames, rows and columns of the latent are
+    one token; so many `refiners` look at the text alone first; `pooled` says whether the network
+    also gets a vector of the whole prompt, which acts on every pixel.
+    """
+
+    name: str
+    patch: Callable[[Any], Sequence[int]]
+    blocks: str = "blocks"
+    refiners: Callable[[Any], int] = lambda network: 0
+    pooled: bool = False
+
+
+def _cosmos(network: Any) -> Sequence[int]:
+    return network.patch_temporal, network.patch_spatial, network.patch_spatial
+
+
+KINDS: dict[str, Kind] = {
+    "WanModel": Kind("Wan", lambda network: network.patch_size),
+    "MiniTrainDIT": Kind("Cosmos-Predict2", _cosmos),
+    "Anima": Kind("Anima", _cosmos),
+    "LTXVModel": Kind(
+        "LTX-Video", lambda network: network.patchifier.patch_size, "transformer_blocks"
+    ),
+    "Kandinsky5": Kind(
+        "Kandinsky 5",
+        lambda network: network.patch_size,
+        "visual_transformer_blocks",
+        refiners=lambda network: len(network.text_transformer_blocks),
+        pooled=True,
+    ),
 }
-"""What the host's classes are called; their blocks are in `blocks`."""
+"""By the name of the host's class."""
 
 EVERYWHERE = float("inf")
 """Size of a layer that is too much for self-attention to be injected: none is."""
@@ -39,28 +78,31 @@ class Prepared:
     """What the edits of one call are made of: of every block, its cross- and self-attention's."""
 
     blocks: tuple[tuple[CrossEdit | None, SelfEdit | None], ...]
+    vectors: dict[int, int] = field(hash=False)
+    """Rows whose vector of the whole prompt is the source's now, and the source's row."""
+    padded: dict[int, int] = field(hash=False)
+    """Rows whose text ends before the call's, and how many tokens it has."""
 
 
 @dataclass(frozen=True)
 class CrossTransformer:
     """A network of one of `KINDS`."""
 
-    name: str
+    kind: Kind
     kinds: tuple[str, ...]
-    patch: tuple[int, int, int]
+    patch: tuple[int, ...]
     """Frames, rows and columns of the latent that are one token."""
+    refiners: int
 
     @classmethod
     def of(cls, model: Any) -> CrossTransformer | None:
         """Recognise a model's network; None for one of another kind."""
         network = model.model.diffusion_model
-        name = KINDS.get(type(network).__name__)
-        if name is None:
+        kind = KINDS.get(type(network).__name__)
+        if kind is None:
             return None
-        patch = getattr(network, "patch_size", None)
-        if patch is None:
-            patch = (network.patch_temporal, network.patch_spatial, network.patch_spatial)
-        return cls(name, ("block",) * len(network.blocks), tuple(patch))
+        kinds = ("block",) * len(getattr(network, kind.blocks))
+        return cls(kind, kinds, tuple(kind.patch(network)), kind.refiners(network))
 
     @property
     def sides(self) -> tuple[float, ...]:
@@ -69,41 +111,34 @@ class CrossTransformer:
     def prepared(self, edits: CallEdits, latent: Tensor) -> Prepared | None:
         """Make what a call's edits are made of, see `Family`.
 
-        Raises `ValueError` for edits that share structure, which is joint attention's, and for
-        prompts of different lengths.
+        Raises `ValueError` for edits that share structure, which is joint attention's.
         """
-        if edits.padded():
-            raise ValueError(
-                f"Expected prompts of equally many tokens for {self.name}, got others. Use a text "
-                "encoder that fills up to a length, as this model's own does."
-            )
-        alike: dict[Any, tuple[CrossEdit | None, SelfEdit | None]] = {}
-        blocks: list[tuple[CrossEdit | None, SelfEdit | None]] = []
-        for block in range(len(self.kinds)):
-            covered = edits.covered(block, self.kinds)
-            if covered not in alike:
-                rows = edits.rows(block, self.kinds)
-                if any(row.mode == SHARED or row.renormalised for row in rows):
-                    raise ValueError(
-                        f"Expected edits of {self.name}, whose text has a softmax of its own, got "
-                        "one for joint attention. Set attention to automatic."
-                    )
-                injected = [(row.row, row.source, EVERYWHERE) for row in rows if row.reaches]
-                alike[covered] = (
-                    CrossEdit.of(rows, latent.shape[0], latent.device),
-                    SelfEdit.of(injected, latent.shape[0], latent.device),
-                )
-            blocks.append(alike[covered])
-        found = any(one is not None for block in blocks for one in block)
-        return Prepared(tuple(blocks)) if found else None
+        rows, device = latent.shape[0], latent.device
+        vectors: dict[int, int] = {}
 
-    def conditions(self, prepared: Any, given: dict[str, Any]) -> dict[str, Any]:
-        """Leave what else the network gets as the host has it, see `Family`."""
-        return given
+        def made(found: list[RowEdit]) -> tuple[CrossEdit | None, SelfEdit | None]:
+            if any(one.mode == SHARED or one.renormalised for one in found):
+                raise ValueError(
+                    f"Expected edits of {self.kind.name}, whose text has a softmax of its own, got "
+                    "one for joint attention. Set attention to automatic."
+                )
+            vectors.update((one.row, one.source) for one in found if one.source_vector)
+            injected = [(one.row, one.source, EVERYWHERE) for one in found if one.reaches]
+            return CrossEdit.of(found, rows, device), SelfEdit.of(injected, rows, device)
+
+        blocks, padded = of_each_block(edits, self.kinds, made), edits.padded()
+        found = padded or any(one is not None for block in blocks for one in block)
+        return Prepared(blocks, vectors, padded) if found else None
+
+    def conditions(self, prepared: Prepared | None, given: dict[str, Any]) -> dict[str, Any]:
+        """Edit the prompt's vector, see `Family`."""
+        if prepared is None or not self.kind.pooled:
+            return given
+        return with_source_vectors(given, prepared.vectors)
 
     def check(self, options: dict[str, Any]) -> None:
         """Raise `ValueError` if a call that is over had none of its attention here."""
-        check_came(options, self.name)
+        check_came(options, self.kind.name)
 
     def edited(
         self,
@@ -115,33 +150,46 @@ class CrossTransformer:
     ) -> dict[str, Any]:
         """Make transformer_options of one call with its edits and looks in them, see `Family`."""
         count = Count()
-        sizes = [ceil(side / patch) for side, patch in zip(latent[2:], self.patch, strict=True)]
-        pixels, grid = prod(sizes), (sizes[0] * sizes[1], sizes[2])
+        patch = self.patch[-len(latent[2:]) :]
+        sizes = [ceil(side / one) for side, one in zip(latent[2:], patch, strict=True)]
+        pixels, grid = prod(sizes), (prod(sizes[:-1]), sizes[-1])
+        padded = prepared.padded if prepared is not None else {}
+
+        def hidden(call: Call) -> Tensor | None:
+            return without_padding(call.mask, padded, 0, tokens, call.k) if padded else call.mask
 
         def handle(call: Call) -> Tensor:
-            asked = call.rows == latent[0] and call.q.shape[-2] == pixels
-            keys = call.k.shape[-2] if asked else -1
-            if keys == pixels and not count.crossing:
+            asked, keys = call.q.shape[-2], call.k.shape[-2]
+            if call.rows != latent[0]:
+                return call.given()
+            if asked == keys == tokens and count.refined < self.refiners:
+                count.refined += 1
+                return replace(call, mask=hidden(call)).given()
+            if keys == pixels and not (count.crossing and keys == tokens):
+                if not count.crossing:  # else some more of the same queries
+                    block_number(count, call.options, {})
                 count.crossing = True
-                block = block_number(count, call.options, {})
-                edit = prepared.blocks[block][1] if prepared is not None else None
+                edit = prepared.blocks[count.came - 1][1] if prepared is not None else None
                 rows = None if edit is None else edit.gather(pixels)
                 if rows is not None:
                     q, k = (x.index_select(0, rows) for x in (call.q, call.k))
                     call = replace(call, q=q, k=k)
                 return call.given()
-            if keys != tokens or not count.crossing:
+            if keys != tokens or asked != pixels or not count.crossing:
                 return call.given()
             count.crossing = False
+            call = replace(call, mask=hidden(call))
             edit = prepared.blocks[count.came - 1][0] if prepared is not None else None
             if edit is None and not looks:
                 return call.given()
             call = call.joined()
-            attend = partial(call.attend, mask=call.mask)
-            edited = attend if edit is None else partial(edit.attend, attend)
+            mask = by_row(call.mask, call.rows)
+            edited = partial(call.attend, mask=mask)
+            if edit is not None:
+                edited = partial(edit.attend, call.attend, mask=mask)
             for look in looks:
-                under = None if edit is None else edited
-                look.take(attend, under, call.q, call.k, call.heads, grid)
+                under = None if edit is None and mask is None else edited
+                look.take(call.attend, under, call.q, call.k, call.heads, grid)
             return call.returned(edited(call.q, call.k, call.v))
 
         return {**options, OVERRIDE: overriding(options, handle), COUNT_KEY: count}

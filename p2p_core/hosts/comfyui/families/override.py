@@ -54,7 +54,7 @@ class Call:
             **self.settings,
         )
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute other rows and queries of it: [rows queries channels], heads joined."""
         return self.attention(q, k, v, self.heads, mask=mask, **self.settings)
 

@@ -8,7 +8,7 @@ in the place of the host's attention, as often as ours would call that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
@@ -17,12 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....attention import RowEdit
 from ....calls import CallEdits, Look
 from ....joint_attention import JointEdit, Layout
+from .blocks import (
+    COUNT_KEY,
+    Count,
+    block_number,
+    check_came,
+    of_each_block,
+    with_source_vectors,
+)
+from .masks import part_of, without_padding
 from .override import OVERRIDE, Call, overriding
-
-COUNT_KEY = "p2p_blocks"
-"""Our entry in the transformer_options of one call: how many of its blocks have come by."""
 
 
 @dataclass(frozen=True)
@@ -88,43 +95,10 @@ class Prepared:
 
     blocks: tuple[JointEdit | None, ...]
     """Of every block."""
-    pooled: tuple[tuple[int, int], ...]
-    """(row, source row): whose vector of the whole prompt is the source's now."""
+    vectors: dict[int, int] = field(hash=False)
+    """Rows whose vector of the whole prompt is the source's now, and the source's row."""
     padded: dict[int, int] = field(hash=False)
     """Rows whose text ends before the call's, and how many tokens it has."""
-
-
-@dataclass
-class Count:
-    """Which block comes next; changes while the network runs."""
-
-    came: int = 0
-    refined: int = 0
-    crossing: bool = False
-    """Whether a block's self-attention was last, where it also has a cross-attention."""
-
-
-def block_number(count: Count, options: dict[str, Any], starts: Mapping[str, int]) -> int:
-    """Tell which block calls: as the host says, else the next.
-
-    `starts` are the numbers of the first block of every type that the host counts by itself.
-    """
-    number = count.came
-    if "block_index" in options:
-        number = starts.get(options.get("block_type", ""), 0) + options["block_index"]
-    count.came = number + 1
-    return number
-
-
-def check_came(options: dict[str, Any], name: str) -> None:
-    """Raise `ValueError` if none of a call's attention came to our override."""
-    count = options.get(COUNT_KEY)
-    if count is not None and not count.came:
-        raise ValueError(
-            f"Expected the attention of {name} to go through ComfyUI's own functions, but none of "
-            "it did: another extension replaces the network or its attention (such as Nunchaku). "
-            "Load the model with ComfyUI's own loader."
-        )
 
 
 @dataclass(frozen=True)
@@ -173,29 +147,21 @@ class Transformer:
 
     def prepared(self, edits: CallEdits, latent: Tensor) -> Prepared | None:
         """Prepare what a call's edits are made of, see `Family`."""
-        alike: dict[Any, JointEdit | None] = {}
-        blocks: list[JointEdit | None] = []
-        pooled: dict[int, int] = {}
-        for block in range(len(self.kinds)):
-            covered = edits.covered(block, self.kinds)
-            if covered not in alike:
-                rows = edits.rows(block, self.kinds)
-                alike[covered] = JointEdit.of(rows, latent.shape[0], latent.device)
-                pooled |= {row.row: row.source for row in rows if row.source_vector}
-            blocks.append(alike[covered])
-        padded = edits.padded()
+        vectors: dict[int, int] = {}
+
+        def made(rows: list[RowEdit]) -> JointEdit | None:
+            vectors.update((row.row, row.source) for row in rows if row.source_vector)
+            return JointEdit.of(rows, latent.shape[0], latent.device)
+
+        blocks, padded = of_each_block(edits, self.kinds, made), edits.padded()
         found = padded or any(block is not None for block in blocks)
-        return Prepared(tuple(blocks), tuple(pooled.items()), padded) if found else None
+        return Prepared(blocks, vectors, padded) if found else None
 
     def conditions(self, prepared: Prepared | None, given: dict[str, Any]) -> dict[str, Any]:
         """Edit the prompt's vector, see `Family`."""
-        vector = given.get("y")
-        if prepared is None or not self.kind.pooled or not isinstance(vector, Tensor):
+        if prepared is None or not self.kind.pooled:
             return given
-        rows = torch.arange(vector.shape[0], device=vector.device)
-        for row, source in prepared.pooled:
-            rows[row] = source
-        return {**given, "y": vector.index_select(0, rows)}
+        return with_source_vectors(given, prepared.vectors)
 
     def edited(
         self,
@@ -220,7 +186,7 @@ class Transformer:
             refining = own and length == start and count.refined < self.refiners
             count.refined += refining
             if padded and (joint or refining):
-                mask = _without_padding(call.mask, padded, self.before, tokens, call.q)
+                mask = without_padding(call.mask, padded, self.before, tokens, call.q)
                 call = replace(call, mask=mask)
             if not joint:
                 return call.given()
@@ -228,7 +194,7 @@ class Transformer:
             edit = prepared.blocks[block] if prepared is not None else None
 
             def some(q: Tensor, k: Tensor, v: Tensor, rows: Sequence[int], queries: Any) -> Tensor:
-                return call.attend(q, k, v, _part(call.mask, rows, queries))
+                return call.attend(q, k, v, part_of(call.mask, rows, queries))
 
             layout = Layout(
                 slice(self.before, self.before + tokens), slice(start, start + pixels), call.heads
@@ -260,32 +226,3 @@ class Transformer:
         if edit is not None:
             return edit.attend(some, q, k, v, layout)[:, layout.image]
         return some(q[..., layout.image, :], k, v, range(q.shape[0]), layout.image)
-
-
-def _without_padding(
-    mask: Tensor | None, padded: dict[int, int], before: int, tokens: int, q: Tensor
-) -> Tensor:
-    """A mask under which nothing looks at tokens that prompts are padded with."""
-    seen = q.new_zeros(q.shape[0], 1, 1, q.shape[-2])
-    for row, length in padded.items():
-        seen[row, ..., before + length : before + tokens] = -torch.inf
-    if mask is None:
-        return seen
-    if mask.dtype == torch.bool:
-        return mask.view(*_four(mask)) & (seen == 0)
-    return mask.view(*_four(mask)) + seen
-
-
-def _four(mask: Tensor) -> tuple[int, ...]:
-    """The shape of a mask with axes for rows, heads, queries and keys."""
-    rows, heads = {2: (1, 1), 3: (mask.shape[0], 1)}.get(mask.ndim, tuple(mask.shape[:2]))
-    return rows, heads, *mask.shape[-2:]
-
-
-def _part(mask: Tensor | None, rows: Sequence[int], queries: Tensor | slice) -> Tensor | None:
-    """A mask of some rows and queries of a call."""
-    if mask is None:
-        return None
-    if mask.ndim > 2 and mask.shape[0] > 1:
-        mask = mask[list(rows)]
-    return mask[..., queries, :] if mask.shape[-2] > 1 else mask
