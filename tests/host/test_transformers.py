@@ -15,7 +15,7 @@ from joint_oracle import joint_output, logits
 from oracle import output_of
 from runs import relative
 from text_tokenizers import reader
-from transformers_of_the_host import FAMILIES, built, entries, known
+from transformers_of_the_host import FAMILIES, built, entries, known, places
 
 from p2p_core.blocks import Blocks
 from p2p_core.calls import CallEdits
@@ -154,9 +154,10 @@ def in_the_open(model, family, controller, cfg, sources=1):
         edits = CallEdits(part, progress_of(options), tokens).rows(block, kinds)
         v = v.flatten(2) if v.ndim > q.ndim else v
         joined = [(x.transpose(1, 2).flatten(2) if x.ndim == 4 else x).double() for x in (q, k, v)]
-        text = slice(family.before, family.before + tokens)
-        begin = family.before + -(-tokens // family.multiple) * family.multiple
-        image = slice(begin, begin + pixels)
+        begins = places(family, tokens, pixels)
+        text, image = (
+            slice(begin, begin + size) for begin, size in zip(begins, (tokens, pixels), strict=True)
+        )
         return joint_output(*joined, edits, text, image, heads).to(q)
 
     def pooled(apply, args):
@@ -335,9 +336,8 @@ def test_word_maps_are_the_images_attention_to_the_words(model, family, edits):
         if q.shape[-2] >= end + pixels and k.shape[-2] == length and k.shape[-2] >= tokens:
             joined = (x.transpose(1, 2).flatten(2) if x.ndim == 4 else x for x in (q, k))
             seen = masked_maps(*joined, heads, *args, **named).mean(1)[0]
-            begin = end + (-tokens) % family.multiple if family.joint else 0
-            first = family.before if family.joint else 0
-            word = [first + t for t in controller.controller.source.tokens_of("cat")]
+            first_token, begin = places(family, tokens, pixels) if family.joint else (0, 0)
+            word = [first_token + t for t in controller.controller.source.tokens_of("cat")]
             expected.append(seen[begin : begin + pixels, word].sum(-1))
         return func(q, k, v, heads, *args, **named)
 
@@ -384,7 +384,7 @@ def test_nothing_looks_at_what_shorter_prompts_are_padded_with(model, family, cf
     assert lengths == [9, 11]
     rows = [entries(family, 1, length, 20 + length)[0] for length in lengths]
     encoded = EncodedController.of(controller, [stacked(rows, controller)])
-    if family.config == "Flux2":
+    if family.config == "Flux2" or family.llama:
         with pytest.raises(ValueError, match=r"Expected .* tokens"):
             ours(model, family, encoded, cfg)
         return

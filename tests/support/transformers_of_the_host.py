@@ -40,6 +40,9 @@ class Family:
     """Size of a reference image, where there is one."""
     joint: bool = True
     """Whether text and image share one attention."""
+    image_first: bool = False
+    llama: bool = False
+    """Whether its text is two encoders', the second's layers twice in each block."""
     masked: bool = False
     """Whether its encoder says which tokens are padding, for the network to hide."""
 
@@ -213,6 +216,44 @@ FAMILIES = {
         },
         before=8,
     ),
+    "hidream": Family(
+        "HiDream",
+        {
+            "image_model": "hidream",
+            "patch_size": 2,
+            "in_channels": 16,
+            "out_channels": 16,
+            "num_layers": 1,
+            "num_single_layers": 2,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "caption_channels": [WIDTH, WIDTH],
+            "text_emb_dim": 8,
+            "num_routed_experts": 2,
+            "num_activated_experts": 1,
+            "axes_dims_rope": (4, 6, 6),
+            "llama_layers": [0, 1, 1],
+        },
+        pooled=8,
+        image_first=True,
+        llama=True,
+    ),
+    "krea2": Family(
+        "Krea2",
+        {
+            "image_model": "krea2",
+            "features": 32,
+            "heads": 2,
+            "kvheads": 1,
+            "multiplier": 2,
+            "layers": 2,
+            "channels": 16,
+            "txtdim": WIDTH // 2,
+            "txtlayers": 2,
+            "txtheads": 2,
+            "txtkvheads": 2,
+        },
+    ),
     "wan": Family("WAN21_T2V", WAN, joint=False),
     "wan-video": Family("WAN21_T2V", WAN, joint=False, frames=3, size=(8, 6)),
     "cosmos-predict2": Family(
@@ -273,6 +314,13 @@ def built(family: Family, seed: int = 0) -> Any:
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
 
 
+def places(family, tokens, pixels):
+    """Where text and image begin in the sequence of a block's joint attention."""
+    if family.image_first:
+        return pixels, 0
+    return family.before, family.before + -(-tokens // family.multiple) * family.multiple
+
+
 def small_adapter(large: Any) -> Any:
     """An adapter of Anima's own class for texts of `WIDTH` channels."""
     return type(large)(
@@ -309,6 +357,10 @@ def entries(family, rows, tokens, seed):
     """A conditioning of so many rows."""
     pooled = random(rows, family.pooled, seed=seed + 1) if family.pooled else None
     extra: dict[str, Any] = {"pooled_output": pooled}
+    if family.llama:
+        second = tokens // 3
+        extra["conditioning_llama3"] = random(rows, 2, second, family.context, seed=seed + 3)
+        tokens -= 2 * second
     if family.masked:
         hidden = [1 + row % 2 for row in range(rows)]
         extra["attention_mask"] = torch.stack(

@@ -25,7 +25,7 @@ from .compiling import uncompiled_if_unguarded
 from .conditioning import PAYLOAD_KEY, Payload
 from .families import Family, family_of
 from .guarding import MODEL_CONDS, unguarded
-from .texts import make_text
+from .texts import make_text, tokens_of_call
 
 RUN_KEY = "p2p_run"
 """Our entry in transformer_options while a run lasts, and the key of our wrappers."""
@@ -143,7 +143,7 @@ def attach(model: Any) -> Any:
         with run.noise.left() if run is not None and run.noise is not None else nullcontext():
             if run is not None and c_crossattn is not None:
                 c_crossattn = run.tokens(options, c_crossattn)
-                tokens = c_crossattn.shape[1]
+                tokens = tokens_of_call(c_crossattn, extra)
                 prepared, looks = run.edits(family, options, x, tokens), run.looks(options, x)
                 if prepared is not None or looks:
                     options = family.edited(options, prepared, looks, x.shape, tokens)

@@ -11,7 +11,7 @@ from comfy.sd1_clip import escape_important, parse_parentheses, unescape_importa
 from torch import Tensor
 
 from ...tokens import Prompt, Segment, check_size, read_prompt
-from .texts import FILLED, IDS_KEY
+from .texts import FILLED, IDS_KEY, LLAMA_KEY
 
 _ESCAPED = (escape_important("\\("), escape_important("\\)"))
 """What the host makes of brackets that are meant as such: as many characters as are written."""
@@ -36,6 +36,8 @@ class Columns:
         """Find those of a conditioning's entry, made of the text; None if none fit."""
         if IDS_KEY in extra:
             return cls(("t5xxl",), least=FILLED)
+        if LLAMA_KEY in extra:
+            return cls(("t5xxl", "llama", "llama"))
         length = cond.shape[1]
         lengths = {
             key: sum(map(len, chunks))

@@ -23,7 +23,10 @@ IDS_KEY, WEIGHTS_KEY = "t5xxl_ids", "t5xxl_weights"
 MASK_KEY = "attention_mask"
 """The host's own: 1 where an encoder's token is one of the text, [rows tokens]."""
 
-PROMPT_KEYS = ("pooled_output", MASK_KEY)
+LLAMA_KEY = "conditioning_llama3"
+"""The host's own, beside HiDream's text: another encoder's, [rows layers tokens channels]."""
+
+PROMPT_KEYS = ("pooled_output", MASK_KEY, LLAMA_KEY)
 """The host's own: what a text encoder says of a prompt beside its text, one row per prompt."""
 
 ENTRIES_KEY = "p2p_entries"
@@ -37,7 +40,17 @@ def text_length(cond: Tensor, extra: dict[str, Any]) -> int:
     """Count the text tokens per row that the network will have of a conditioning's entry."""
     if IDS_KEY in extra:
         return max(FILLED, len(extra[IDS_KEY]))
-    return cond.shape[1]
+    return cond.shape[1] + _beside(extra.get(LLAMA_KEY))
+
+
+def tokens_of_call(texts: Tensor, given: dict[str, Any]) -> int:
+    """Count the text tokens per row of a call of the network, of all that it is given."""
+    return texts.shape[1] + _beside(given.get("encoder_hidden_states_llama3"))
+
+
+def _beside(llama: Tensor | None) -> int:
+    """Count tokens of HiDream's other encoder, of which each block has two layers: last and own."""
+    return 0 if llama is None else 2 * llama.shape[-2]
 
 
 def kept_apart(entries: Sequence[Sequence[Any]], length: int) -> list[Any] | None:

@@ -39,8 +39,10 @@ class Kind:
     Text stands first in the sequence, but for `before` tokens of the network's own; its tokens are
     made `multiple` at a time, and so many `refiners` look at them alone first. `blocks` are its
     lists of blocks, in order, with what they are called in windows over blocks; `pooled` says
-    whether the network also gets a vector of the whole prompt, which acts on every pixel. `clean`,
-    of the blocks in order, are those in which words are found best (Shin et al. 2025); none: all.
+    whether the network also gets a vector of the whole prompt, which acts on every pixel;
+    `image_first`, that the image stands before the text; and `patch` how many rows and columns of
+    the latent are one token. `clean`, of the blocks in order, are those in which words are found
+    best (Shin et al. 2025); none: all.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Kind:
     multiple: Callable[[Any], int] = lambda network: 1
     refiners: Callable[[Any], int] = lambda network: 0
     pooled: bool = False
+    image_first: bool = False
+    patch: Callable[[Any], Any] = lambda network: network.patch_size
     clean: Callable[[int], Sequence[int]] = lambda count: range(count)
 
 
@@ -84,6 +88,18 @@ KINDS: dict[str, Kind] = {
         "AuraFlow",
         (("double_layers", "double"), ("single_layers", "single")),
         before=lambda network: network.register_tokens.shape[1],
+    ),
+    "HiDreamImageTransformer2DModel": Kind(
+        "HiDream",
+        (("double_stream_blocks", "double"), ("single_stream_blocks", "single")),
+        pooled=True,
+        image_first=True,
+    ),
+    "SingleStreamDiT": Kind(
+        "Krea 2",
+        (("blocks", "single"),),
+        refiners=lambda network: len(network.txtfusion.refiner_blocks),
+        patch=lambda network: network.patch,
     ),
 }
 """By the name of the host's class."""
@@ -130,7 +146,7 @@ class Transformer:
         named = [(name, len(getattr(network, attribute, ()))) for attribute, name in kind.blocks]
         kinds = tuple(name for name, count in named for _ in range(count))
         starts = {name: kinds.index(name) for name in dict.fromkeys(kinds)}
-        patch = network.patch_size
+        patch = kind.patch(network)
         return cls(
             kind,
             kinds,
@@ -146,7 +162,11 @@ class Transformer:
         return (1 / self.patch,)
 
     def prepared(self, edits: CallEdits, latent: Tensor) -> Prepared | None:
-        """Prepare what a call's edits are made of, see `Family`."""
+        """Prepare what a call's edits are made of, see `Family`.
+
+        Raises `ValueError` for prompts of other lengths where several encoders' texts stand one
+        after the other, each with padding of its own.
+        """
         vectors: dict[int, int] = {}
 
         def made(rows: list[RowEdit]) -> JointEdit | None:
@@ -154,6 +174,11 @@ class Transformer:
             return JointEdit.of(rows, latent.shape[0], latent.device)
 
         blocks, padded = of_each_block(edits, self.kinds, made), edits.padded()
+        if padded and self.kind.image_first:
+            raise ValueError(
+                f"Expected prompts of equally many tokens for {self.kind.name}, whose encoders "
+                "fill texts up to 128, got longer ones. Make the prompts shorter."
+            )
         found = padded or any(block is not None for block in blocks)
         return Prepared(blocks, vectors, padded) if found else None
 
@@ -175,18 +200,21 @@ class Transformer:
         count = Count()
         grid = tuple(ceil(side / self.patch) for side in latent[-2:])
         pixels = grid[0] * grid[1] * (latent[2] if len(latent) == 5 else 1)
-        start = self.before + ceil(tokens / self.multiple) * self.multiple
+        text, start = self.before, self.before + ceil(tokens / self.multiple) * self.multiple
+        if self.kind.image_first:
+            text, start = pixels, 0
+        least = pixels + (tokens if self.kind.image_first else start)
         watched = set(self.kind.clean(len(self.kinds)))
         padded = prepared.padded if prepared is not None else {}
 
         def handle(call: Call) -> Tensor:
             length = call.q.shape[-2]
             own = call.rows == latent[0] and length == call.k.shape[-2]
-            joint = own and length >= start + pixels
+            joint = own and (length == least if self.kind.image_first else length >= least)
             refining = own and length == start and count.refined < self.refiners
             count.refined += refining
             if padded and (joint or refining):
-                mask = without_padding(call.mask, padded, self.before, tokens, call.q)
+                mask = without_padding(call.mask, padded, text, tokens, call.q)
                 call = replace(call, mask=mask)
             if not joint:
                 return call.given()
@@ -196,9 +224,7 @@ class Transformer:
             def some(q: Tensor, k: Tensor, v: Tensor, rows: Sequence[int], queries: Any) -> Tensor:
                 return call.attend(q, k, v, part_of(call.mask, rows, queries))
 
-            layout = Layout(
-                slice(self.before, self.before + tokens), slice(start, start + pixels), call.heads
-            )
+            layout = Layout(slice(text, text + tokens), slice(start, start + pixels), call.heads)
             if looks and block in watched:
                 seen = partial(self._seen, some, edit, layout)
                 for look in looks:
