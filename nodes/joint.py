@@ -22,7 +22,8 @@ def joint_inputs() -> list[Any]:
             default=AUTOMATIC,
             optional=True,
             tooltip="For models whose text and image share one attention (Flux, SD3, Qwen-Image, "
-            "Z-Image, Lumina2, Chroma, AuraFlow). Shared structure: the edited image takes the "
+            "Z-Image, Lumina2, Chroma, AuraFlow, HiDream, Krea 2). Shared structure: the edited "
+            "image takes the "
             "source's layout as long as self-attention is taken, and reads its own text. Aligned "
             "words: as in the paper, each word looks where its counterpart looked. Automatic is "
             "shared structure there, and the paper's on all other models.",

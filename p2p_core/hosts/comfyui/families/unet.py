@@ -16,6 +16,7 @@ from ....attention import Attend, CrossEdit, SelfEdit
 from ....calls import CallEdits, Look
 from ....edits import AUTOMATIC
 from ....unet import is_of_side, joined
+from .refusing import refusal
 from .self_attention import CROSS_MARK, install
 
 Block = tuple[str, int, int]
@@ -42,12 +43,7 @@ def cross_attention_blocks(model: Any) -> list[Block]:
                         (name, number, depth) for depth in range(len(layer.transformer_blocks))
                     ]
     if not blocks:
-        raise ValueError(
-            "Expected a model of a family that is known (SD1.x, SD2.x, SDXL, Flux, Chroma, SD3, "
-            "Qwen-Image, Z-Image, Lumina2, AuraFlow, Wan, Cosmos-Predict2), got "
-            f"{type(network).__name__}. Prompt-to-Prompt edits the attention between image and "
-            "text; load a checkpoint of one of these."
-        )
+        raise refusal(network)
     return blocks
 
 
