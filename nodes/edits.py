@@ -354,10 +354,10 @@ class P2PReweight(io.ComfyNode):
                     options=list(FACTORS_ACT),
                     default=AUTOMATIC,
                     optional=True,
-                    tooltip="Where in joint attention factors are multiplied: after the softmax as "
-                    "in the paper, or as if before it, so that a pixel's attention still adds up "
-                    "to 1. Automatic is before, and after where a factor is negative. Models whose "
-                    "text has its own attention always take the paper's.",
+                    tooltip="Where factors are multiplied: after the softmax as in the paper, or "
+                    "as if before it, so that a pixel's attention still adds up to 1. Automatic is "
+                    "the paper's where text has its own attention (Stable Diffusion, Wan), and in "
+                    "joint attention (Flux, SD3) before, but after where a factor is negative.",
                     **ADVANCED,
                 ),
             ],

@@ -34,6 +34,7 @@ class RowEdit:
     """Where self-attention is injected, see `edits.SelfInjection`; none: nowhere."""
     mode: str = AUTOMATIC
     renormalised: bool | None = None
+    """Whether factors leave a pixel's sum as it was, see `edits.Reweight`."""
     source_vector: bool = False
 
 
@@ -65,6 +66,10 @@ class CrossEdit:
     """float[edited tokens 1]: the factor on each edited row's own attention."""
     keeping: Tensor
     """int64[some]: which of `rows` keep any of their own attention."""
+    renormalised: Tensor
+    """int64[some]: rows that are brought back to what they summed to without factors."""
+    sums: tuple[tuple[Tensor, Tensor], ...]
+    """(int64[some], float[2 some tokens 1]): rows and weights that sum to that, and factored."""
 
     @classmethod
     def of(cls, edits: Sequence[RowEdit], rows: int, device: torch.device) -> CrossEdit | None:
@@ -79,6 +84,7 @@ class CrossEdit:
         for edit in edits:
             groups.setdefault(id(edit.map_edit), (edit.map_edit.multiplied, []))[1].append(edit.row)
         keep = torch.stack([groups[id(edit.map_edit)][0].keep for edit in edits])
+        summed = [e for e in edits if e.renormalised and bool((e.map_edit.equalizer != 1).any())]
         return cls(
             rows=edited.to(device),
             gather=gather.to(device),
@@ -87,6 +93,8 @@ class CrossEdit:
             ),
             keep=keep[..., None].to(device),
             keeping=keep.any(dim=1).nonzero()[:, 0].to(device),
+            renormalised=torch.tensor([edit.row for edit in summed], dtype=torch.int64).to(device),
+            sums=_sums(summed, device) if summed else (),
         )
 
     def attend(
@@ -108,15 +116,45 @@ class CrossEdit:
         if len(self.keeping):
             own = self.rows[self.keeping]
             keep = self.keep[self.keeping].to(v.dtype)
-            q, k, v = (tensor.index_select(0, own) for tensor in (q, k, v))
-            out.index_add_(0, own, attention(q, k, v * keep, *of(own)))
+            asked, keys, value = (tensor.index_select(0, own) for tensor in (q, k, v))
+            out.index_add_(0, own, attention(asked, keys, value * keep, *of(own)))
+        if self.sums:
+            self._restore(out, attention, q, k, of)
         return out
+
+    def _restore(
+        self,
+        out: Tensor,
+        attention: Attend,
+        q: Tensor,
+        k: Tensor,
+        of: Callable[[Tensor], tuple[Tensor, ...]],
+    ) -> None:
+        """Divide rows of the output by what factors made of their sum, in place.
+
+        Every channel of a value being the same weight, every channel of a head is its sum. `of`
+        gives the mask of some rows, if there is one.
+        """
+        total = out.new_zeros(2, 1, 1, 1)
+        for rows, weights in self.sums:
+            asked, keys = q.index_select(0, rows), k.index_select(0, rows)
+            values = weights.to(out.dtype).repeat(1, 1, 1, out.shape[-1])
+            total = total + torch.stack(
+                [attention(asked, keys, value, *of(rows)) for value in values]
+            )
+        without, factored = total
+        ratio = without / factored.clamp(min=torch.finfo(out.dtype).tiny)
+        out[self.renormalised] = out[self.renormalised] * ratio
 
     def adjust(self, output: Tensor, attention: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Add the edit as a difference to the `output` of somebody else's replacement.
 
         The replacement is one of this layer's attention.
         """
+        if self.sums:  # a quotient is no sum of differences
+            edited = self.attend(attention, q, k, v).index_select(0, self.rows)
+            plain = attention(*(tensor.index_select(0, self.rows) for tensor in (q, k, v)))
+            return output.index_add(0, self.rows, edited - plain)
         for rows, matrix in self.inject:
             source = self.gather[rows]
             value = matrix.to(v.dtype) @ v.index_select(0, rows)
@@ -125,6 +163,21 @@ class CrossEdit:
         q, k, v = (tensor.index_select(0, self.rows) for tensor in (q, k, v))
         lost = attention(q, k, v * (self.keep - 1).to(v.dtype))
         return output.index_add(0, self.rows, lost)
+
+
+def _sums(edits: Sequence[RowEdit], device: torch.device) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Prepare what counts the sums of renormalised rows, see `CrossEdit.sums`."""
+    plain = [edit.map_edit for edit in edits]
+    both = (plain, [map_edit.multiplied for map_edit in plain])
+    found: list[tuple[Tensor, Tensor]] = []
+    for rows, weights in (
+        ([e.source for e in edits], [[m.inject.sum(1) for m in maps] for maps in both]),
+        ([e.row for e in edits], [[m.keep for m in maps] for maps in both]),
+    ):
+        stacked = torch.stack([torch.stack(one) for one in weights])[..., None]
+        if stacked.any():
+            found.append((torch.tensor(rows, device=device), stacked.to(device)))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,22 @@ def test_reweight_alone(demo, p2p, latent):
     agrees(p2p([chain], latent, SETTINGS), oracle(demo, latent, [PROMPT, PROMPT], edit))
 
 
+def test_reweight_alone_renormalised(demo, p2p, latent):
+    """As if log 2.5 and log 0 had been added before the softmax."""
+
+    def edit(source, edited, step):
+        source[..., 2] *= 2.5
+        source[..., 6] *= 0
+        return source / source.sum(-1, keepdim=True)
+
+    factors = (("red", 2.5), ("grass", 0.0))
+    chain = (Reweight(factors, self_injection=NO_SELF, renormalised=True),)
+    expected = oracle(demo, latent, [PROMPT, PROMPT], edit)
+    agrees(p2p([chain], latent, SETTINGS), expected)
+    paper = (Reweight(factors, self_injection=NO_SELF),)
+    assert relative(p2p([paper], latent, SETTINGS)[1], expected[1:]) > 1e-2
+
+
 def test_refine_then_reweight_with_the_injections_window(demo, p2p, latent):
     text = "a big red circle on the grass"
 

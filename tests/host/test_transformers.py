@@ -134,6 +134,9 @@ def in_the_open(model, family, controller, cfg, sources=1):
             elif k.shape[-2] == tokens:
                 held = maps[edit.source] @ pair.inject + maps[edit.row] * pair.keep
                 edited[edit.row] = held * pair.equalizer
+                if edit.renormalised:
+                    without, factored = (m.sum(-1, keepdim=True) for m in (held, edited[edit.row]))
+                    edited[edit.row] *= without / factored
         return output_of(edited, v).float()
 
     def attention(func, q, k, v, heads, *args, **named):
@@ -218,6 +221,9 @@ def chains(mode):
         "reweight": (Reweight((("cat", 3.0), ("wet", 0.0)), joint=Joint(mode)),),
         "turned round": (Reweight((("cat", -1.0),), joint=Joint(mode)),),
         "as the paper": (Reweight((("cat", 2.0),), joint=Joint(mode), renormalised=False),),
+        "before the softmax": (
+            Reweight((("cat", 2.0), ("wet", 0.0)), joint=Joint(mode), renormalised=True),
+        ),
         "mix": (Mix("cat", "dog", 0.4, **always(mode)),),
         "chain": (
             WordSwap(

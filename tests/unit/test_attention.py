@@ -45,6 +45,9 @@ def oracle(q, k, v, edits):
         now = edit.map_edit
         held = maps[edit.source] @ now.inject + maps[edit.row] * now.keep
         edited[edit.row] = held * now.equalizer
+        if edit.renormalised:
+            without, factored = (m.sum(-1, keepdim=True) for m in (held, edited[edit.row]))
+            edited[edit.row] *= without / factored
     return output_of(edited, v)
 
 
@@ -70,6 +73,59 @@ def test_edited_attention_equals_explicit_maps(tokens, layout, form):
     )
     expected = oracle(q, k, v, edits)
     assert (result - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+@pytest.mark.parametrize("form", ["attend", "adjust"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_renormalised_rows_sum_to_what_they_did_without_factors(form, keep):
+    """Beside a row that is not renormalised, and one that no edit touches."""
+    pairs = [random_pair(7, seed, keep) for seed in (1, 2)]
+    first, second = (MapEdit(m.inject.abs(), m.keep.abs(), m.equalizer.abs()) for m in pairs)
+    edits = [
+        RowEdit(2, 0, first, renormalised=True),
+        RowEdit(3, 1, second),
+        RowEdit(5, 4, second, renormalised=True),
+    ]
+    q, k, v = tensors(6, 7)
+    cross = CrossEdit.of(edits, 6, torch.device("cpu"))
+    assert cross is not None
+    result = (
+        cross.attend(fused, q, k, v)
+        if form == "attend"
+        else cross.adjust(fused(q, k, v), fused, q, k, v)
+    )
+    expected = oracle(q, k, v, edits)
+    assert (result - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+def test_a_renormalised_factor_is_a_logarithm_added_before_the_softmax():
+    """At factors from none to much; `Reweight` alone holds the source's attention."""
+    q, k, v = tensors(2, 5)
+    factors = torch.tensor([1.0, 0.0, 0.3, 4.0, 1.0], dtype=torch.float64)
+    held = no_edit(5).holding(torch.eye(5).double(), torch.ones(5).double())
+    edits = [RowEdit(1, 0, held.equalized(factors), renormalised=True)]
+    cross = CrossEdit.of(edits, 2, torch.device("cpu"))
+    assert cross is not None
+    logits = split_heads(q[:1]) @ split_heads(k[:1]).mT * split_heads(q).shape[-1] ** -0.5
+    expected = output_of((logits + factors.log()).softmax(-1), v[1:])
+    ours = cross.attend(fused, q, k, v)
+    assert (ours[1:] - expected).abs().max() <= 1e-12 * expected.abs().max()
+    assert torch.equal(ours[:1], fused(q, k, v)[:1])
+
+
+def test_renormalising_what_has_no_factor_makes_no_more_calls():
+    q, k, v = tensors(2, 7)
+    pair = no_edit(7).holding(torch.eye(7).double(), torch.ones(7).double())
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return fused(*args)
+
+    cross = CrossEdit.of([RowEdit(1, 0, pair, renormalised=True)], 2, torch.device("cpu"))
+    assert cross is not None
+    cross.attend(counted, q, k, v)
+    assert len(calls) == 1
 
 
 def test_untouched_edits_make_no_calls():

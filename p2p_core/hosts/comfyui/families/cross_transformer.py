@@ -117,7 +117,7 @@ class CrossTransformer:
         vectors: dict[int, int] = {}
 
         def made(found: list[RowEdit]) -> tuple[CrossEdit | None, SelfEdit | None]:
-            if any(one.mode == SHARED or one.renormalised for one in found):
+            if any(one.mode == SHARED for one in found):
                 raise ValueError(
                     f"Expected edits of {self.kind.name}, whose text has a softmax of its own, got "
                     "one for joint attention. Set attention to automatic."

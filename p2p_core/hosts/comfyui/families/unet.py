@@ -87,11 +87,10 @@ class UNet:
         """
         rows = edits.rows()
         modes = {row.mode for row in rows} - {AUTOMATIC}
-        if modes or any(row.renormalised for row in rows):
+        if modes:
             raise ValueError(
                 "Expected edits of a UNet, whose text has a softmax of its own, got one for joint "
-                f"attention ({', '.join(modes) or 'renormalised'}). Set attention to {AUTOMATIC}, "
-                "and factors to act after the softmax."
+                f"attention ({', '.join(modes)}). Set attention to {AUTOMATIC}."
             )
         made = joined(rows, latent.shape[0], latent.shape[-2:], latent.device)
         return made if any(one is not None for one in made) else None
