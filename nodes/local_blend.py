@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.hosts.comfyui.sampling import unnested
-from ..p2p_core.local_blend import LocalBlend
+from ..p2p_core.local_blend import MOST_SMOOTHING, LocalBlend
 from ..p2p_core.notation import parse_words
 from .common import (
     ADVANCED,
@@ -20,6 +20,8 @@ from .common import (
     optional_schema,
     resolution_input,
 )
+
+VALUE, OTSU = "value", "Otsu"
 
 
 class P2PLocalBlend(io.ComfyNode):
@@ -111,6 +113,28 @@ class P2PLocalBlend(io.ComfyNode):
                     tooltip="A latent image to take the source's place outside the mask; noise is "
                     "added to it to fit each step.",
                 ),
+                io.Combo.Input(
+                    "threshold_by",
+                    options=[VALUE, OTSU],
+                    default=VALUE,
+                    optional=True,
+                    tooltip="What counts as strong. Value: the threshold above. Otsu: the "
+                    "threshold that parts each map best into strong and weak, found at every step "
+                    "by Otsu's method; the one above is not used.",
+                    **ADVANCED,
+                ),
+                io.Float.Input(
+                    "smoothing",
+                    default=0.0,
+                    min=0.0,
+                    max=MOST_SMOOTHING,
+                    step=0.1,
+                    optional=True,
+                    tooltip="By how much the words' maps are blurred before the threshold: the "
+                    "width of a Gaussian in cells of the map, 0 to 16. 0 is none; 1 joins a mask "
+                    "that is in pieces.",
+                    **ADVANCED,
+                ),
             ],
             outputs=[
                 Edit.Output(
@@ -137,12 +161,14 @@ class P2PLocalBlend(io.ComfyNode):
         edit: tuple[Link, ...] = (),
         mask: Any = None,
         background: dict[str, Any] | None = None,
+        threshold_by: str = VALUE,
+        smoothing: float = 0.0,
     ) -> io.NodeOutput:
         blend = LocalBlend(
             parse_words(source_words),
             parse_words(edited_words),
             parse_words(subtract_words),
-            threshold,
+            None if threshold_by == OTSU else threshold,
             start,
             softness,
             grow,
@@ -150,5 +176,6 @@ class P2PLocalBlend(io.ComfyNode):
             join,
             None if background is None else unnested(background["samples"]),
             RESOLUTIONS[resolution],
+            smoothing,
         )
         return linked(edit, blend, cls)

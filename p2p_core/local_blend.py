@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from .attention_maps import indicator, normalised
 from .tokens import Prompt
+
+MOST_SMOOTHING = 16
+"""Cells: more would leave nothing of a map."""
 
 LEAST_SIDE = 16
 """Cells a side that a map needs to outline an object: the paper's maps are 16×16."""
@@ -35,10 +39,11 @@ class LocalBlend:
 
     `source_words` and `edited_words` make the mask, each looked up in its own prompt and seen in
     its own image; where `subtract_words` are is taken out of it, in the image of either prompt that
-    has them. A map counts where it is above `threshold` of its maximum; `softness` is the width of
-    the ramp around the threshold, 0 a hard edge; `grow` widens the mask by so many latent cells,
-    but not over what is subtracted. Blending begins
-    when progress passes `start`. `user_mask`, float[images height width] in 0–1 of any size, is
+    has them. A map counts where it is above `threshold` of its maximum, None being the threshold
+    that parts its cells best (`otsu`); `smoothing` blurs maps first, by a Gaussian of so many of
+    their cells; `softness` is the width of the ramp around the threshold, 0 a hard edge; `grow`
+    widens the mask by so many latent cells, but not over what is subtracted. Blending begins when
+    progress passes `start`. `user_mask`, float[images height width] in 0–1 of any size, is
     joined to the words' mask by `join`, or is the mask where there are no words. `background`, a
     latent, takes the source's place outside the mask (paper figure 12). `resolution` is the side of
     the layers that are looked at as a fraction of the latent's side, None for the coarsest ones of
@@ -53,7 +58,7 @@ class LocalBlend:
     source_words: tuple[str, ...] = ()
     edited_words: tuple[str, ...] = ()
     subtract_words: tuple[str, ...] = ()
-    threshold: float = 0.3
+    threshold: float | None = 0.3
     start: float = 0.2
     softness: float = 0.0
     grow: int = 0
@@ -61,12 +66,18 @@ class LocalBlend:
     join: Literal["union", "intersection"] = "intersection"
     background: Tensor | None = None
     resolution: float | None = None
+    smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("threshold", "start", "softness"):
             value = getattr(self, name)
-            if not 0 <= value <= 1:
+            if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"Expected a {name} within 0 and 1, got {value:g}.")
+        if not 0 <= self.smoothing <= MOST_SMOOTHING:
+            raise ValueError(
+                f"Expected smoothing by 0 to {MOST_SMOOTHING} cells of the map, got "
+                f"{self.smoothing:g}. 1 is usual; 0 is none."
+            )
         if self.grow < 0:
             raise ValueError(f"Expected to grow by 0 or more latent cells, got {self.grow}.")
         if self.join not in ("union", "intersection"):
@@ -115,6 +126,9 @@ class LocalBlend:
         maps and mask.
         """
         size = (frames * size[0], size[1])
+        source, edited, *subtract = (
+            smoothed(maps, self.smoothing, frames) for maps in (source, edited, *subtract)
+        )
         parts = [
             self._region(F.max_pool2d(maps[:, None], 3, stride=1, padding=1)[:, 0], size)
             for maps, words in ((source, self.source_words), (edited, self.edited_words))
@@ -132,10 +146,12 @@ class LocalBlend:
         return mask
 
     def _region(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        maps = normalised(F.interpolate(maps[:, None], size)[:, 0])
+        maps = normalised(maps)
+        threshold = otsu(maps) if self.threshold is None else self.threshold
+        maps = F.interpolate(maps[:, None], size)[:, 0]
         if not self.softness:
-            return (maps > self.threshold).to(maps.dtype)
-        return ((maps - self.threshold) / self.softness + 0.5).clamp(0, 1)
+            return (maps > threshold).to(maps.dtype)
+        return ((maps - threshold) / self.softness + 0.5).clamp(0, 1)
 
     def _user(self, images: int, size: tuple[int, int], like: Tensor, frames: int) -> Tensor:
         if self.user_mask is None:
@@ -148,6 +164,43 @@ class LocalBlend:
             )
         mask = F.interpolate(mask, frame, mode="bilinear", align_corners=False)[:, 0]
         return mask.clamp(0, 1).repeat(1, frames, 1).expand(images, *size)
+
+
+def smoothed(maps: Tensor, sigma: float, frames: int = 1) -> Tensor:
+    """Blur maps by a Gaussian of `sigma` cells: float[rows height width], 0 leaves them alone.
+
+    Frames stand one below the other and are blurred each by itself; edges are continued.
+    """
+    if not sigma:
+        return maps
+    reach = ceil(3 * sigma)
+    cells = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
+    kernel = (-((cells / sigma) ** 2) / 2).exp()
+    kernel = kernel / kernel.sum()
+    apart = maps.reshape(-1, 1, maps.shape[-2] // frames, maps.shape[-1])
+    apart = F.pad(apart, (reach,) * 4, mode="replicate")
+    apart = F.conv2d(F.conv2d(apart, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+    return apart.view_as(maps)
+
+
+def otsu(maps: Tensor) -> Tensor:
+    """Find the threshold that parts each map's cells best into two kinds: float[rows 1 1].
+
+    Otsu's, with the greatest variance between the two, over all cells and without a histogram. It
+    lies halfway between the kinds.
+
+    >>> otsu(torch.tensor([[[0.0, 0.1, 0.1], [0.2, 0.8, 1.0]]]))
+    tensor([[[0.5000]]])
+    """
+    cells = maps.flatten(1).sort(1).values
+    count = cells.shape[1]
+    below = torch.arange(1, count, device=maps.device, dtype=maps.dtype)
+    centred = cells - cells.mean(1, keepdim=True)
+    sums = centred.cumsum(1)[:, :-1]
+    between = sums**2 / (below * (count - below))
+    last = between.argmax(1, keepdim=True)
+    halfway = (cells.gather(1, last) + cells.gather(1, last + 1)) / 2
+    return halfway[..., None]
 
 
 def blend(latent: Tensor, background: Tensor, mask: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from cyclopts import Parameter
 from pydantic import Field, TypeAdapter
@@ -16,12 +16,12 @@ from ..edits import Refine, Reweight, SelfInjection, WordSwap
 from ..inversion.methods import METHODS, Options
 from ..inversion.null_text import REFERENCE
 from ..inversion.null_text import Schedule as Nullstrs
-from ..local_blend import LocalBlend
+from ..local_blend import MOST_SMOOTHING, LocalBlend
 from ..notation import parse_words
 from ..schedules import Schedule, Window
 from ..tokens import Prompt
 from .files import Made
-from .values import Factors, Number, Size, Swaps, Text, Words, checked
+from .values import Factors, Fraction, Number, Size, Swaps, Text, Words, checked
 
 if TYPE_CHECKING:
     from ..hosts.diffusers.settings import Settings
@@ -110,6 +110,10 @@ class Changes(Sampling):
     """fluffy=2. Repeatable."""
     blend: Words = ()
     """Keep the edit to where these words are; cat=dog: one of the prompt, one of the edited."""
+    blend_threshold: Fraction | Literal["otsu"] = 0.3
+    """--blend: how strong a word must be to count, of its maximum; or otsu, which finds it."""
+    blend_smoothing: Annotated[float, Field(ge=0, le=MOST_SMOOTHING)] = 0.0
+    """--blend: blurs words' maps by so many of their cells."""
     image: Path | None = None
     """A photograph to edit."""
 
@@ -184,7 +188,10 @@ class Edit(Inverting, Changes):
                 edited.tokens_of(word)  # raises, and says which words there are
             before += [word] if here else []
             after += [word] if there else []
-        return LocalBlend(tuple(before), tuple(after))
+        threshold = None if self.blend_threshold == "otsu" else self.blend_threshold
+        return LocalBlend(
+            tuple(before), tuple(after), threshold=threshold, smoothing=self.blend_smoothing
+        )
 
     def arguments(self) -> list[str]:
         """Write it as options of `p2p edit`, defaults left out."""

@@ -110,6 +110,9 @@ Text = Annotated[str, AfterValidator(_encodable)]
 Number = Annotated[float, Field(ge=-3.4e38, le=3.4e38, allow_inf_nan=False)]
 """In single precision."""
 
+Fraction = Annotated[float, Field(ge=0, le=1)]
+"""From 0 to 1."""
+
 Side = Annotated[int, Field(gt=0, le=16384, multiple_of=8)]
 """Of an image in pixels, ComfyUI's own limit."""
 

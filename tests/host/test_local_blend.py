@@ -35,7 +35,13 @@ def blended(demo, latent):
     return run
 
 
-def explicit_loop(demo, latent, start, threshold=0.3):
+def papers_mask(maps):
+    """Above 0.3 of the maximum, pooled: bool[rows 1 height width]."""
+    found = F.max_pool2d(maps, 3, 1, 1)
+    return found / found.amax((2, 3), keepdim=True) > 0.3
+
+
+def explicit_loop(demo, latent, start, mask_of=papers_mask):
     """Euler, maps made in the open and edited, the latent blended after each step."""
     total, model = {"maps": 0}, demo.model.clone()
 
@@ -59,8 +65,7 @@ def explicit_loop(demo, latent, start, threshold=0.3):
             denoised = network(x, sigmas[i] * x.new_ones(2), **extra_args)
             x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
             if (i + 1) / (len(sigmas) - 1) > start:
-                found = F.max_pool2d(total["maps"], 3, 1, 1)
-                mask = (found / found.amax((2, 3), keepdim=True) > threshold).float()
+                mask = mask_of(total["maps"]).float()
                 total["mask"] = torch.maximum(mask[:1], mask[1:])
                 x = x[:1] + total["mask"] * (x - x[:1])
         return x
@@ -91,6 +96,31 @@ def test_euler_is_the_explicit_loop(start, demo, blended, latent):
     assert torch.equal(result.masks, mask)
     assert relative(result.source["samples"], expected[:1]) <= TOLERANCE
     assert relative(result.edited["samples"], expected[1:]) <= TOLERANCE
+
+
+def test_smoothed_maps_and_otsus_threshold(demo, blended, latent):
+    """Made in the open from their definitions, at every step."""
+
+    def mask_of(maps):
+        kernel = torch.exp(-(torch.arange(-3.0, 4) ** 2) / 2)
+        kernel = torch.outer(kernel, kernel)[None, None] / kernel.sum() ** 2
+        blurred = F.conv2d(F.pad(maps, (3, 3, 3, 3), mode="replicate"), kernel)
+        found = F.max_pool2d(blurred, 3, 1, 1)
+        return torch.stack([one > best_split(one.flatten()) for one in found])
+
+    def best_split(cells):
+        def apart(t):
+            low, high = cells[cells <= t], cells[cells > t]
+            return len(low) * len(high) * (low.mean() - high.mean()) ** 2
+
+        return max(cells.sort().values[:-1], key=apart)
+
+    result = blended(LocalBlend(("circle",), ("star",), threshold=None, smoothing=1.0))
+    expected, mask = explicit_loop(demo, latent, 0.2, mask_of)
+    assert 0 < mask.mean() < 1
+    assert torch.equal(result.masks, mask)
+    assert relative(result.edited["samples"], expected[1:]) <= TOLERANCE
+    assert not torch.equal(blended(WORDS).masks, mask)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from p2p_core.local_blend import LocalBlend
+from p2p_core.local_blend import LocalBlend, otsu, smoothed
 
 SIZE = torch.Size((4, 4))
 EDGE = torch.tensor([1.0, 0, 0, 0]).expand(1, 4, 4)
@@ -91,3 +91,68 @@ def test_softness_is_the_width_of_the_ramp_around_the_threshold():
     assert torch.allclose(kept, expected, atol=1e-6)
     hard = 1 - blend.mask(ramp, ramp, [ramp], size)[0, 0]
     assert hard.tolist() == [0] * 6 + [1] * 5  # above the threshold, not at it
+
+
+def test_otsus_threshold_has_the_greatest_variance_between_the_kinds():
+    """Held to the definition, tried at every threshold there is."""
+    maps = torch.rand(3, 7, 5, generator=torch.Generator().manual_seed(0)) ** 3
+    for cells, threshold in zip(maps.flatten(1), otsu(maps).flatten(), strict=True):
+
+        def between(t, cells=cells):
+            low, high = cells[cells <= t].double(), cells[cells > t].double()
+            return len(low) * len(high) * (low.mean() - high.mean()) ** 2
+
+        best = max(cells.sort().values[:-1], key=between)
+        assert torch.equal(cells > threshold, cells > best)
+
+
+def test_otsu_finds_each_images_own_threshold():
+    """A word that all of the picture looks at a little, and one that nothing else looks at."""
+    maps = torch.full((2, 8, 8), 0.4)
+    maps[1] = 0.02
+    maps[0, :2, :2], maps[1, 5:, 5:] = 1.0, 0.2
+    size = torch.Size((8, 8))
+    blend = LocalBlend(edited_words=("dog",), threshold=None)
+    found = blend.mask(maps, maps, [], size)
+    expected = torch.zeros(2, 8, 8)
+    expected[0, :3, :3] = expected[1, 4:, 4:] = 1
+    assert torch.equal(found, expected)
+    fixed = LocalBlend(edited_words=("dog",)).mask(maps, maps, [], size)
+    assert fixed[0].all()
+    soft = LocalBlend(edited_words=("dog",), threshold=None, softness=0.1)
+    assert torch.equal(soft.mask(maps, maps, [], size), expected)
+
+
+def test_smoothing_is_a_gaussian_of_so_many_cells():
+    maps = torch.zeros(1, 21, 21, dtype=torch.float64)
+    maps[0, 10, 10] = 1
+    blurred = smoothed(maps, 1.5)
+    y, x = torch.meshgrid(*[torch.arange(-10.0, 11).double()] * 2, indexing="ij")
+    expected = (-(y**2 + x**2) / (2 * 1.5**2)).exp()
+    expected[(y.abs() > 5) | (x.abs() > 5)] = 0
+    assert torch.allclose(blurred[0], expected / expected.sum(), atol=1e-15)
+    flat = torch.full((2, 6, 4), 0.7)
+    assert torch.allclose(smoothed(flat, 3.0), flat)
+    assert smoothed(maps, 0.0) is maps
+
+
+def test_frames_are_smoothed_each_by_itself():
+    maps = torch.rand(2, 12, 5, generator=torch.Generator().manual_seed(0))
+    together = smoothed(maps, 1.0, frames=3)
+    for frame in range(3):
+        rows = slice(4 * frame, 4 * frame + 4)
+        assert torch.allclose(together[:, rows], smoothed(maps[:, rows], 1.0))
+
+
+def test_smoothing_joins_a_mask_in_pieces_and_drops_a_speck():
+    maps = torch.zeros(1, 16, 16)
+    maps[0, 4:12, 4:12:4] = 1.0
+    maps[0, 14, 14] = 1.0
+    pieces = LocalBlend(edited_words=("dog",)).mask(maps, maps, [], torch.Size((16, 16)))
+    joined = LocalBlend(edited_words=("dog",), smoothing=1.0)
+    found = joined.mask(maps, maps, [], torch.Size((16, 16)))
+    assert not pieces[0, 6, 6:7].any()
+    assert found[0, 5:11, 4:9].all()
+    assert not found[0, 13:, 13:].any()
+    with pytest.raises(ValueError, match="Expected smoothing by 0 to 16 cells"):
+        LocalBlend(smoothing=-1)
