@@ -340,7 +340,7 @@ def known(family: Family) -> Family:
     batches = "pad_tokens_multiple" in inspect.signature(lumina.NextDiT).parameters
     if family.config == "Lumina2" and not batches:
         pytest.skip("this ComfyUI cannot batch prompts of Lumina2, nor run Z-Image")
-    params = {"flux": flux.FluxParams, "chroma": chroma.ChromaParams}.get(
+    params = {"flux": flux.FluxParams, "flux2": flux.FluxParams, "chroma": chroma.ChromaParams}.get(
         family.options.get("image_model", "")
     )
     if params is None:
