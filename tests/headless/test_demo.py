@@ -52,7 +52,7 @@ def test_diffusers_takes_the_place_of_comfyui_and_says_so(monkeypatch, tmp_path,
         raise HostNotFound("No ComfyUI here. Set COMFYUI_PATH.")
 
     monkeypatch.setattr(showcase, "find_hosts", none)
-    monkeypatch.setattr(showcase, "showcase", lambda studio, out, seeds, seed: {})
+    monkeypatch.setattr(showcase, "showcase", lambda studios, out, plan: {})
     monkeypatch.setattr(sys, "argv", ["demo", "--out", str(tmp_path)])
     assert showcase.main() == 0
     assert json.loads((tmp_path / "report.json").read_text())["host"] == "diffusers"

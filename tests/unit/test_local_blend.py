@@ -149,7 +149,7 @@ def test_smoothing_joins_a_mask_in_pieces_and_drops_a_speck():
     maps[0, 4:12, 4:12:4] = 1.0
     maps[0, 14, 14] = 1.0
     pieces = LocalBlend(edited_words=("dog",)).mask(maps, maps, [], torch.Size((16, 16)))
-    joined = LocalBlend(edited_words=("dog",), smoothing=1.0)
+    joined = LocalBlend(edited_words=("dog",), smoothing=1.5)
     found = joined.mask(maps, maps, [], torch.Size((16, 16)))
     assert not pieces[0, 6, 6:7].any()
     assert found[0, 5:11, 4:9].all()
