@@ -11,12 +11,18 @@ pytest.importorskip("diffusers", reason="needs the headless extra: pip install .
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
     EulerDiscreteScheduler,
+    LDMTextToImagePipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
+    LDMBertConfig,
+    LDMBertModel,
+)
+from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from p2p_core.cli import main
 from p2p_core.hosts.diffusers.demo import clip_tokenizer
@@ -85,6 +91,40 @@ def sdxl():
             ),
             scheduler=_scheduler("epsilon"),
             add_watermarker=False,
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def ldm():
+    """Latent diffusion with its BERT encoder, whose tokenizer makes words of pieces."""
+    torch.manual_seed(2)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [chr(n) for n in range(ord("a"), ord("z") + 1)]
+    words = ["a", "red", "star", "on", "the", "night", "big", "circ", "##le", "gr", "##ass", ","]
+    pieces = [*special, *letters, *(f"##{one}" for one in letters), *words]
+    bert = LDMBertConfig(
+        vocab_size=len(pieces),
+        encoder_layers=2,
+        encoder_ffn_dim=2 * WIDTH,
+        encoder_attention_heads=4,
+        head_dim=8,
+        d_model=WIDTH,
+    )
+    return Model(
+        LDMTextToImagePipeline(
+            vqvae=_autoencoder(),
+            bert=LDMBertModel(bert).eval(),
+            tokenizer=BertTokenizer(vocab={one: n for n, one in enumerate(dict.fromkeys(pieces))}),
+            unet=_unet(cross_attention_dim=WIDTH),
+            scheduler=DDIMScheduler(
+                beta_start=0.00085,
+                beta_end=0.012,
+                beta_schedule="scaled_linear",
+                clip_sample=False,
+                set_alpha_to_one=True,
+                timestep_spacing="leading",
+            ),
         )
     )
 

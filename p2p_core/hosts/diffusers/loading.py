@@ -51,9 +51,9 @@ def _from_folder(path: Path, **options: Any) -> Any:
     index: Any = DiffusionPipeline.load_config(path, local_files_only=True)
     networks: dict[str, Any] = {}
     for name, made_of in index.items():
-        kind = None if name in options else _network(made_of)
+        kind: Any = None if name in options else _network(made_of)
         if kind is not None:
-            precision = "dtype" if made_of[0] == "transformers" else "torch_dtype"
+            precision = "dtype" if issubclass(kind, transformers.PreTrainedModel) else "torch_dtype"
             networks[name], told = kind.from_pretrained(
                 path / name,
                 local_files_only=True,
@@ -65,10 +65,14 @@ def _from_folder(path: Path, **options: Any) -> Any:
 
 
 def _network(made_of: Any) -> Any:
-    """The class of an entry of a pipeline's index, where it is a network of either library."""
+    """The class of an entry of a pipeline's index, where it is a network of either library.
+
+    Or of a pipeline in diffusers that has networks of its own, as latent diffusion has.
+    """
     if not isinstance(made_of, list) or len(made_of) != 2:
         return None
-    library = {"diffusers": diffusers, "transformers": transformers}.get(made_of[0])
+    own = getattr(diffusers.pipelines, str(made_of[0]), None)
+    library = {"diffusers": diffusers, "transformers": transformers}.get(made_of[0], own)
     kind = getattr(library, str(made_of[1]), None)
     if not isinstance(kind, type):
         return None

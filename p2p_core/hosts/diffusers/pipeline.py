@@ -1,4 +1,4 @@
-"""A Stable Diffusion model in diffusers, and what it makes of prompts, images and latents."""
+"""A diffusion model in diffusers, and what it makes of prompts, images and latents."""
 
 # pyright: reportPrivateImportUsage=false
 # (diffusers exports all its names lazily)
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from ...inversion.task import Embedding, c_in
 from ...notation import check_text
-from ...tokens import Prompt, check_size, read_prompt
+from ...tokens import Prompt
 from .attention import cross_attention_sides
 from .loading import load_pipeline
+from .texts import Encoder, read
 
 SCHEDULERS: Mapping[str, Callable[[int, int], Tensor]] = {
     "normal": lambda trained, steps: torch.linspace(trained - 1, 0, steps, dtype=torch.float64),
@@ -38,9 +39,10 @@ SCHEDULERS: Mapping[str, Callable[[int, int], Tensor]] = {
 
 @dataclass(frozen=True)
 class Model:
-    """A diffusers pipeline of the Stable Diffusion family (SD1.x, SD2.x, SDXL).
+    """A diffusers pipeline of the Stable Diffusion family (SD1.x, SD2.x, SDXL) or latent diffusion.
 
     Its UNet, autoencoder, text encoders and tokenizers are used, and its scheduler's configuration.
+    Latent diffusion with its BERT encoder is the paper's second backbone.
     Latents are the autoencoder's own here, as ComfyUI's nodes pass them; in the sampler's space
     they are multiplied by its scaling factor.
     """
@@ -57,18 +59,19 @@ class Model:
             )
         cross_attention_sides(unet)
         parts = ["tokenizer", "text_encoder", "vae"]
+        if hasattr(self.pipeline, "bert"):
+            parts = ["tokenizer", "bert", "vqvae"]
         if getattr(unet.config, "addition_embed_type", None) == "text_time":
             parts += ["tokenizer_2", "text_encoder_2"]
         missing = [part for part in parts if getattr(self.pipeline, part, None) is None]
-        if missing or unet.config.in_channels != self.pipeline.vae.config.latent_channels:
+        if missing or unet.config.in_channels != self.vae.config.latent_channels:
             lacks = f"without {', '.join(missing)}" if missing else "for inpainting or the like"
             raise ValueError(
                 f"Expected a text-to-image model with all its parts, got {kind} {lacks}. Load a "
                 "base model of SD1.x, SD2.x or SDXL."
             )
-        vae = self.pipeline.vae
-        if vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False):
-            vae.to(torch.float32)  # it overflows in half precision
+        if self.vae.dtype == torch.float16 and getattr(self.vae.config, "force_upcast", False):
+            self.vae.to(torch.float32)  # it overflows in half precision
         if self.prediction not in ("epsilon", "v_prediction"):
             raise ValueError(
                 f"Expected a model that predicts noise or v, got {self.prediction} in {kind}. "
@@ -109,36 +112,44 @@ class Model:
         return self.pipeline.scheduler.config.prediction_type
 
     @property
+    def vae(self) -> Any:
+        """The autoencoder, which latent diffusion calls by another name."""
+        return getattr(self.pipeline, "vae", None) or self.pipeline.vqvae
+
+    @property
+    def bert(self) -> Any:
+        """The text encoder of latent diffusion; None for another model."""
+        return getattr(self.pipeline, "bert", None)
+
+    @property
     def scale(self) -> float:
         """What latents are multiplied by to come from the autoencoder's space to the sampler's."""
-        return self.pipeline.vae.config.scaling_factor
+        return self.vae.config.scaling_factor
 
     @property
     def length(self) -> int:
         """The number of a text's tokens as the network gets them."""
+        if self.bert is not None:
+            return self.bert.config.max_position_embeddings
         return self.pipeline.tokenizer.model_max_length
 
     def read(self, text: str) -> Prompt:
         """Read a text's words and their tokens; raises `ValueError` for one that is too long."""
-        check_size(text)
-        content = self._ids(text)
-        if len(content) > self.length - 2:
-            raise ValueError(
-                f"Expected a prompt of at most {self.length - 2} tokens, got {len(content)}: "
-                f"{text!r}. Shorten it."
-            )
-        positions = range(1, 1 + len(content))
-        return read_prompt(text, content, positions, self.length, self._ids)
 
-    def _ids(self, text: str) -> list[int]:
-        check_text(text)
-        return self.pipeline.tokenizer(text, add_special_tokens=False)["input_ids"]
+        def ids(text: str) -> Sequence[int]:
+            return self.pipeline.tokenizer(text, verbose=False)["input_ids"]
+
+        return read([Encoder(ids, self.length, lambda count: self.length)], text)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Embedding:
         """Encode a row per text; `rest` is SDXL's pooled vector, float[texts channels], or None."""
         for text in texts:
             check_text(text)
+        if self.bert is not None:
+            fill = {"padding": "max_length", "max_length": self.length, "return_tensors": "pt"}
+            filled = self.pipeline.tokenizer(list(texts), truncation=True, **fill)
+            return Embedding(self.bert(filled["input_ids"].to(self.device))[0])
         embeddings = self.pipeline.encode_prompt(
             prompt=list(texts),
             device=self.device,
@@ -153,18 +164,18 @@ class Model:
 
         Sides that the autoencoder cannot divide are cropped in their middle.
         """
-        factor = 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         height, width = (side // factor * factor for side in pictures.shape[1:3])
         top, left = (pictures.shape[1] - height) // 2, (pictures.shape[2] - width) // 2
         pixels = torch.from_numpy(pictures[:, top : top + height, left : left + width].copy())
-        vae = self.pipeline.vae
+        vae = self.vae
         pixels = pixels.permute(0, 3, 1, 2).to(self.device, vae.dtype) / 127.5 - 1
         return vae.encode(pixels).latent_dist.mode().float()
 
     @torch.no_grad()
     def to_pictures(self, latent: Tensor) -> np.ndarray:
         """Decode latents to pictures: uint8[images height width 3]."""
-        vae = self.pipeline.vae
+        vae = self.vae
         pixels = vae.decode(latent.to(self.device, vae.dtype)).sample
         pixels = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
         return pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -206,7 +217,7 @@ class Model:
         dtype = self.dtype  # looked up once: diffusers asks every module for it
         extra: dict[str, Any] = {}
         if text.rest is not None:
-            side = 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
+            side = 2 ** (len(self.vae.config.block_out_channels) - 1)
             height, width = (size * side for size in x.shape[-2:])
             ids = torch.tensor([height, width, 0, 0, height, width], device=x.device)
             pooled = text.rest.to(x.device, dtype)
