@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..drawing import draw, to_bytes
 from ..hosts.diffusers.inverting import invert
+from ..hosts.diffusers.opening import open_model
 from ..hosts.diffusers.pipeline import Model
 from ..hosts.diffusers.sampling import Settings, sample_planned
 from ..hosts.diffusers.viewing import sample_and_look
@@ -53,7 +54,7 @@ class Studio:
             if half:
                 model.pipeline.to(dtype)
         else:
-            model = Model.load(Path(name), dtype)
+            model = open_model(Path(name), dtype)
         if accelerator:
             model.pipeline.to("cuda")
         return cls(model, name, half, quiet)
@@ -61,7 +62,7 @@ class Studio:
     @property
     def side(self) -> int:
         """Of the images that the model was trained on, in pixels."""
-        return self.model.pipeline.unet.config.sample_size * 8
+        return self.model.side
 
     def edit(self, edit: Edit) -> Made:
         """Make the source, its edit, and the mask of a local blend.
@@ -147,7 +148,7 @@ class Studio:
 
     def settings(self, how: Sampling) -> Settings:
         """Those that are asked for, with the guidance that suits the model where none is."""
-        return how.settings(3.0 if self.name == DEMO else 7.5)
+        return how.settings(3.0 if self.name == DEMO else self.model.cfg)
 
     def told(self, settings: Settings) -> dict[str, Any]:
         """Say of pictures what model made them."""
@@ -155,14 +156,14 @@ class Studio:
 
     def _blank(self, how: Sampling) -> torch.Tensor:
         """The latent of an image yet to be made."""
-        channels = self.model.pipeline.unet.config.in_channels
         width, height = how.size or (self.side, self.side)
-        return torch.zeros(1, channels, height // 8, width // 8)
+        return self.model.blank(width, height)
 
     def latent(self, picture: Image.Image, how: Sampling) -> torch.Tensor:
         """Encode a photograph, scaled to the size wanted or its shorter side to the model's."""
         scale = self.side / min(picture.size)
-        width, height = (max(8, round(side * scale / 8) * 8) for side in picture.size)
+        least = self.model.least
+        width, height = (max(least, round(s * scale / least) * least) for s in picture.size)
         scaled = picture.resize(how.size or (width, height), Image.Resampling.LANCZOS)
         return self.model.to_latent(np.asarray(scaled)[None])
 

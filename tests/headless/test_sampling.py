@@ -14,7 +14,8 @@ from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
 from p2p_core.hosts.diffusers.attention import attached, cross_attention_sides
 from p2p_core.hosts.diffusers.inverting import invert
 from p2p_core.hosts.diffusers.pipeline import Model
-from p2p_core.hosts.diffusers.sampling import SAMPLERS, Settings, sample
+from p2p_core.hosts.diffusers.sampling import sample
+from p2p_core.hosts.diffusers.settings import SAMPLERS, Settings
 from p2p_core.inversion.methods import METHODS, Options
 from p2p_core.inversion.null_text import Schedule as NullTexts
 from p2p_core.local_blend import LocalBlend

@@ -13,6 +13,7 @@ from ...inversion.gradients import trainable
 from ...inversion.methods import Options
 from ...inversion.record import Inversion, Spacing, psnr, summary
 from ...inversion.task import Embedding, Progress, Task, classifier_free, replay
+from .flow import FlowModel
 from .pipeline import Model
 from .replaying import probe
 from .sampling import Settings, repeated_rows
@@ -36,6 +37,11 @@ def invert(
     the method does.
     """
     options, settings = options or Options(), settings or Settings()
+    if isinstance(model, FlowModel):
+        raise ValueError(
+            f"Expected a diffusion model to invert images with, got {model.kind.name}, which "
+            "matches flows. Edit images that it samples, or load a model of Stable Diffusion."
+        )
     model.read(prompt)
     if not settings.named:
         raise ValueError(

@@ -51,9 +51,10 @@ def _from_folder(path: Path, **options: Any) -> Any:
     index: Any = DiffusionPipeline.load_config(path, local_files_only=True)
     networks: dict[str, Any] = {}
     for name, made_of in index.items():
-        kind: Any = None if name in options else _network(made_of)
+        kind = None if name in options else _network(made_of)
         if kind is not None:
-            precision = "dtype" if issubclass(kind, transformers.PreTrainedModel) else "torch_dtype"
+            ours = kind.__module__.startswith("diffusers.models.")
+            precision = "torch_dtype" if ours else "dtype"
             networks[name], told = kind.from_pretrained(
                 path / name,
                 local_files_only=True,
@@ -64,7 +65,7 @@ def _from_folder(path: Path, **options: Any) -> Any:
     return DiffusionPipeline.from_pretrained(path, local_files_only=True, **networks, **options)
 
 
-def _network(made_of: Any) -> Any:
+def _network(made_of: Any) -> Any | None:
     """The class of an entry of a pipeline's index, where it is a network of either library.
 
     Or of a pipeline in diffusers that has networks of its own, as latent diffusion has.

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import log
@@ -17,10 +18,13 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from ...calls import CallEdits, Look
+from ...edits import AUTOMATIC
 from ...inversion.task import Embedding, c_in
 from ...notation import check_text
 from ...tokens import Prompt
-from .attention import cross_attention_sides
+from ...unet import joined
+from .attention import Call, attached, cross_attention_sides
 from .loading import load_pipeline
 from .texts import Encoder, read
 
@@ -55,7 +59,8 @@ class Model:
         if unet is None:
             raise ValueError(
                 f"Expected a pipeline of the Stable Diffusion family (SD1.x, SD2.x, SDXL), got "
-                f"{kind}. Prompt-to-Prompt edits the cross-attention of a UNet; load such a model."
+                f"{kind}. Prompt-to-Prompt edits the cross-attention of a UNet; load such a model, "
+                "or open one of a transformer with opening.open_model."
             )
         cross_attention_sides(unet)
         parts = ["tokenizer", "text_encoder", "vae"]
@@ -100,12 +105,74 @@ class Model:
         return cls(load_pipeline(path, dtype))
 
     @property
+    def network(self) -> Any:
+        """What predicts."""
+        return self.pipeline.unet
+
+    @property
+    def sides(self) -> tuple[float, ...]:
+        """Of layers that look at text, as fractions of the latent's side, largest first."""
+        return cross_attention_sides(self.network)
+
+    @property
+    def cfg(self) -> float:
+        """Guidance where none is asked for."""
+        return 7.5
+
+    @property
+    def factor(self) -> int:
+        """Pixels of an image's side that are one of its latent's."""
+        config = self.vae.config
+        halved = getattr(config, "block_out_channels", None)
+        if halved is not None:
+            return 2 ** (len(halved) - 1)
+        several = getattr(self.pipeline, "vae_scale_factor_spatial", None)
+        return several or self.pipeline.vae_scale_factor
+
+    @property
+    def least(self) -> int:
+        """Of what an image's sides in pixels are multiples."""
+        return self.factor
+
+    @property
+    def side(self) -> int:
+        """Of the images that the model was trained on, in pixels."""
+        return self.network.config.sample_size * self.factor
+
+    def blank(self, width: int, height: int) -> Tensor:
+        """Make the latent of an image yet to be made, its size in pixels."""
+        channels = self.network.config.in_channels
+        return torch.zeros(1, channels, height // self.factor, width // self.factor)
+
+    def check_latent(self, latent: Tensor) -> None:
+        """Raises `ValueError` for latents that the network cannot take; a UNet takes all."""
+
+    def inward(self, latent: Tensor) -> Tensor:
+        """Bring latents from the autoencoder's space to the sampler's."""
+        shift, scale = self._normal(latent)
+        return (latent - shift) * scale
+
+    def outward(self, x: Tensor) -> Tensor:
+        """Bring latents from the sampler's space to the autoencoder's."""
+        shift, scale = self._normal(x)
+        return x / scale + shift
+
+    def _normal(self, like: Tensor) -> tuple[Any, Any]:
+        """What is taken from latents, and what they are multiplied with then."""
+        config = self.vae.config
+        if getattr(config, "latents_mean", None) is None or not hasattr(config, "z_dim"):
+            return getattr(config, "shift_factor", None) or 0.0, config.scaling_factor
+        shape = (1, -1, *[1] * (like.ndim - 2))
+        mean, std = (torch.tensor(x).view(shape) for x in (config.latents_mean, config.latents_std))
+        return mean.to(like), 1 / std.to(like)
+
+    @property
     def device(self) -> torch.device:
         return self.pipeline._execution_device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.pipeline.unet.dtype
+        return self.network.dtype
 
     @property
     def prediction(self) -> str:
@@ -164,19 +231,24 @@ class Model:
 
         Sides that the autoencoder cannot divide are cropped in their middle.
         """
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        height, width = (side // factor * factor for side in pictures.shape[1:3])
+        height, width = (side // self.least * self.least for side in pictures.shape[1:3])
         top, left = (pictures.shape[1] - height) // 2, (pictures.shape[2] - width) // 2
         pixels = torch.from_numpy(pictures[:, top : top + height, left : left + width].copy())
-        vae = self.vae
-        pixels = pixels.permute(0, 3, 1, 2).to(self.device, vae.dtype) / 127.5 - 1
-        return vae.encode(pixels).latent_dist.mode().float()
+        pixels = pixels.permute(0, 3, 1, 2).to(self.device, self.vae.dtype) / 127.5 - 1
+        return self.encoded(pixels).float()
+
+    def encoded(self, pixels: Tensor) -> Tensor:
+        """Encode pixels in −1 to 1, float[images 3 height width], as latents."""
+        return self.vae.encode(pixels).latent_dist.mode()
+
+    def decoded(self, latent: Tensor) -> Tensor:
+        """Decode latents to pixels in −1 to 1: float[images 3 height width]."""
+        return self.vae.decode(latent).sample
 
     @torch.no_grad()
     def to_pictures(self, latent: Tensor) -> np.ndarray:
         """Decode latents to pictures: uint8[images height width 3]."""
-        vae = self.vae
-        pixels = vae.decode(latent.to(self.device, vae.dtype)).sample
+        pixels = self.decoded(latent.to(self.device, self.vae.dtype))
         pixels = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
         return pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
@@ -217,8 +289,7 @@ class Model:
         dtype = self.dtype  # looked up once: diffusers asks every module for it
         extra: dict[str, Any] = {}
         if text.rest is not None:
-            side = 2 ** (len(self.vae.config.block_out_channels) - 1)
-            height, width = (size * side for size in x.shape[-2:])
+            height, width = (size * self.factor for size in x.shape[-2:])
             ids = torch.tensor([height, width, 0, 0, height, width], device=x.device)
             pooled = text.rest.to(x.device, dtype)
             extra["added_cond_kwargs"] = {
@@ -233,8 +304,56 @@ class Model:
         )
         return output.sample.float()
 
+    def guided(self, uncond: Tensor, prediction: Tensor, cfg: float) -> Tensor:
+        """Guide the prediction for a text away from that for the negative one."""
+        return uncond + cfg * (prediction - uncond)
+
+    @contextmanager
+    def attached(self) -> Iterator[UNetCall]:
+        """Have the UNet's attention obey the call that is given out, while the context lasts."""
+        with attached(self.network) as call:
+            yield UNetCall(self, call)
+
     def image(self, x: Tensor, sigma: float, prediction: Tensor) -> Tensor:
         """Compute the image that a prediction of x stands for, in the sampler's space."""
         if self.prediction == "epsilon":
             return x - sigma * prediction
         return x * c_in(sigma) ** 2 - prediction * sigma * c_in(sigma)
+
+
+@dataclass(frozen=True)
+class UNetCall:
+    """What a UNet's attention does in the call under way."""
+
+    model: Model
+    call: Call
+
+    def prepare(self, edits: CallEdits, x: Tensor) -> Any:
+        """Prepare the edits of a call on latents x.
+
+        Raises `ValueError` for settings of joint attention, which a UNet has none of.
+        """
+        rows = edits.rows()
+        modes = {row.mode for row in rows} - {AUTOMATIC}
+        if modes or any(row.renormalised for row in rows):
+            raise ValueError(
+                "Expected edits of a UNet, whose text has a softmax of its own, got one for joint "
+                f"attention ({', '.join(modes) or 'renormalised'}). Set attention to {AUTOMATIC}, "
+                "and factors to act after the softmax."
+            )
+        return joined(rows, len(x), x.shape[-2:], x.device)
+
+    def predict(
+        self,
+        prepared: Any,
+        looks: Sequence[Look],
+        x: Tensor,
+        sigma: float,
+        text: Embedding,
+        tokens: int,
+        told: float,
+    ) -> Tensor:
+        """Predict under prepared edits; what a distilled model is told is not for a UNet."""
+        self.call.cross, self.call.own = prepared
+        self.call.looks, self.call.latent = looks, (x.shape[-2], x.shape[-1])
+        return self.model.predict(x, sigma, text)

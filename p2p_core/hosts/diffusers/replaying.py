@@ -13,7 +13,7 @@ from .settings import Settings
 
 def probe(model: Model) -> torch.Tensor:
     """Read some of a model's weights, to tell it from others: float[n]."""
-    return probed(model.pipeline.unet.state_dict())
+    return probed(model.network.state_dict())
 
 
 def check(

@@ -43,6 +43,8 @@ class Settings:
     denoise: float = 1.0
     seed: int = 0
     scheduler: Any = "normal"
+    guidance: float = 3.5
+    """What a model is told that was distilled for guidance, such as Flux.1-dev; others: nothing."""
 
     def __post_init__(self) -> None:
         if not isfinite(self.cfg):

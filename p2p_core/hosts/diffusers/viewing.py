@@ -12,7 +12,6 @@ from ...controller import Chain, Controller, Rows
 from ...local_blend import chosen_side
 from ...schedules import Window
 from ...viewing import Viewing
-from .attention import cross_attention_sides
 from .pipeline import Model
 from .sampling import Result, sample
 
@@ -31,8 +30,7 @@ def sample_and_look(
     `side` chooses the layers, see `local_blend.chosen_side`. Raises `ValueError` for a word in none
     of the prompts and for layers that the model lacks.
     """
-    sides = cross_attention_sides(model.pipeline.unet)
-    chosen = chosen_side(sides, min(latent.shape[-2:]), side)
+    chosen = chosen_side(model.sides, min(latent.shape[-2:]), side)
     views: list[Viewing] = []
 
     def look(controller: Controller, rows: Rows) -> list[Any]:

@@ -1,0 +1,277 @@
+"""A transformer's attention while it obeys an edit, whichever processors it has.
+
+The attention of a block is a module, which calls PyTorch's own attention once its queries, keys and
+values are made, with norms and places in them. There an edit acts, and nowhere else: what a family
+does before and after stays diffusers' own, adapters included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ...attention import CrossEdit, SelfEdit
+from ...calls import CallEdits, Look
+from ...edits import SHARED
+from ...inversion.task import Embedding
+from ...joint_attention import JointEdit, Layout
+from .attention import plain_attention
+
+
+@dataclass(frozen=True)
+class Attending:
+    """One call of PyTorch's attention; q, k and v are [rows heads tokens width]."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None = None
+    named: dict[str, Any] = field(default_factory=dict[str, Any], hash=False)
+
+    @property
+    def heads(self) -> int:
+        return self.q.shape[1]
+
+    def given(self) -> Tensor:
+        """Compute it as it was called: [rows heads tokens width]."""
+        return F.scaled_dot_product_attention(
+            self.q, self.k, self.v, attn_mask=self.mask, **self.named
+        )
+
+    def some(
+        self, q: Tensor, k: Tensor, v: Tensor, rows: Sequence[int], queries: Tensor | slice
+    ) -> Tensor:
+        """Compute some rows and queries of it, see `joint_attention.JointAttend`."""
+        mask = self.mask
+        if mask is not None:
+            mask = mask[list(rows)] if mask.ndim > 2 and mask.shape[0] > 1 else mask
+            mask = mask[..., queries, :] if mask.shape[-2] > 1 else mask
+        return _joined(replace(self, q=q, k=k, v=v, mask=mask).given())
+
+    def apart(self, output: Tensor) -> Tensor:
+        """Give an output with joined heads the shape that the caller asked for."""
+        return rearrange(output, "rows tokens (h w) -> rows h tokens w", h=self.heads)
+
+
+def _joined(x: Tensor) -> Tensor:
+    return rearrange(x, "rows h tokens w -> rows tokens (h w)")
+
+
+class _Seam(TorchFunctionMode):
+    """While it lasts, hands every call of PyTorch's attention to a function."""
+
+    def __init__(self, handle: Callable[[Attending], Tensor]) -> None:
+        super().__init__()
+        self.handle = handle
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+        named: dict[str, Any] = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+        q, k, v = (named.pop(name) for name in names[:3])
+        return self.handle(Attending(q, k, v, named.pop("attn_mask", None), named))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Where in a call's sequence what stands, and the grid that the image's tokens form."""
+
+    rows: int
+    grid: tuple[int, int]
+    """(height, width), the frames of a video one below the other."""
+    text: slice
+    """Of the prompts' tokens; those that fill up to a longer negative text are not of it."""
+    image: slice
+    texts: int
+    """Tokens of text in the call."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the edits of one call are made of: of every block, and of vectors of whole prompts."""
+
+    blocks: tuple[Any, ...]
+    vectors: tuple[tuple[int, int], ...] = ()
+    """(row, source row): whose vector of the whole prompt is the source's now."""
+
+
+@dataclass
+class Blocks:
+    """What a transformer's blocks do in the call under way; changes from call to call."""
+
+    name: str
+    kinds: tuple[str, ...]
+    """What each block is called, in order."""
+    watched: frozenset[int]
+    """Blocks that are looked at."""
+    prepared: Prepared | None = None
+    looks: Sequence[Look] = ()
+    shape: Shape | None = None
+    came: int = 0
+
+    def obey(self, prepared: Prepared | None, looks: Sequence[Look], shape: Shape) -> None:
+        """Do in the next call what was prepared, and look."""
+        self.prepared, self.looks, self.shape, self.came = prepared, looks, shape, 0
+
+    def vectors(self, text: Embedding) -> Embedding:
+        """Give edited rows their source's vector of the whole prompt, where it is wanted."""
+        if self.prepared is None or not self.prepared.vectors:
+            return text
+        rows = torch.arange(len(text.rest), device=text.rest.device)
+        for row, source in self.prepared.vectors:
+            rows[row] = source
+        return Embedding(text.tokens, text.rest.index_select(0, rows))
+
+    def check(self) -> None:
+        """Raises `ValueError` if none of a call's attention, now over, came by."""
+        if not self.came:
+            raise ValueError(
+                f"Expected the attention of {self.name} to be PyTorch's own, but none of it was: "
+                "another attention backend or a compiler is at work. Choose "
+                'transformer.set_attention_backend("native"), and do not compile it.'
+            )
+
+    def prepare(self, edits: CallEdits, x: Tensor, pooled: bool) -> Prepared | None:
+        """Prepare the edits of a call on latents x; None where nothing is edited.
+
+        `pooled`: whether the network gets vectors of whole prompts.
+        """
+        alike: dict[Any, Any] = {}
+        blocks: list[Any] = []
+        vectors: dict[int, int] = {}
+        for block in range(len(self.kinds)):
+            covered = edits.covered(block, self.kinds)
+            if covered not in alike:
+                rows = edits.rows(block, self.kinds)
+                alike[covered] = self.made(rows, x)
+                vectors |= {row.row: row.source for row in rows if pooled and row.source_vector}
+            blocks.append(alike[covered])
+        if not vectors and all(block is None for block in blocks):
+            return None
+        return Prepared(tuple(blocks), tuple(vectors.items()))
+
+    def made(self, rows: Sequence[Any], x: Tensor) -> Any:
+        """Make one block's edit of the edited rows; None where none is touched."""
+        raise NotImplementedError
+
+    def handle(self, block: int, role: int, call: Attending) -> Tensor:
+        """Compute one call of attention; `role` counts the modules of a block."""
+        raise NotImplementedError
+
+
+class JointBlocks(Blocks):
+    """Blocks in which text and image share one softmax, see `joint_attention`."""
+
+    def made(self, rows: Sequence[Any], x: Tensor) -> JointEdit | None:
+        """Make a block's edit, see `Blocks`."""
+        return JointEdit.of(rows, x.shape[0], x.device)
+
+    def handle(self, block: int, role: int, call: Attending) -> Tensor:
+        """Compute a call of a block's attention, see `Blocks`."""
+        shape, length = self.shape, call.q.shape[-2]
+        assert shape
+        end = max(shape.text.stop, shape.image.stop)
+        if call.q.shape[0] != shape.rows or length != call.k.shape[-2] or length < end:
+            return call.given()
+        self.came += 1
+        layout = Layout(shape.text, shape.image, call.heads)
+        edit = None if self.prepared is None else self.prepared.blocks[block]
+        if self.looks and block in self.watched:
+            seen = partial(_seen, call, edit, layout)
+            for look in self.looks:
+                look.take(seen, seen, call.q, call.k, call.heads, shape.grid, layout.text)
+        if edit is None:
+            return call.given()
+        return call.apart(edit.attend(call.some, call.q, call.k, call.v, layout))
+
+
+def _seen(
+    call: Attending, edit: JointEdit | None, layout: Layout, q: Tensor, k: Tensor, v: Tensor
+) -> Tensor:
+    """The image's output for these values, edited where there is an edit."""
+    if edit is not None:
+        return edit.attend(call.some, q, k, v, layout)[:, layout.image]
+    return call.some(q[..., layout.image, :], k, v, range(q.shape[0]), layout.image)
+
+
+class CrossBlocks(Blocks):
+    """Blocks whose image looks at itself (role 0) and at its text (role 1): the paper's algebra."""
+
+    def made(
+        self, rows: Sequence[Any], x: Tensor
+    ) -> tuple[CrossEdit | None, SelfEdit | None] | None:
+        """Make a block's edit, see `Blocks`.
+
+        Raises `ValueError` for edits that share structure, which is joint attention's.
+        """
+        if any(row.mode == SHARED or row.renormalised for row in rows):
+            raise ValueError(
+                f"Expected edits of {self.name}, whose text has a softmax of its own, got one for "
+                "joint attention. Set attention to automatic."
+            )
+        injected = [(row.row, row.source, torch.inf) for row in rows if row.reaches]
+        made = (
+            CrossEdit.of(rows, x.shape[0], x.device),
+            SelfEdit.of(injected, x.shape[0], x.device),
+        )
+        return made if any(one is not None for one in made) else None
+
+    def handle(self, block: int, role: int, call: Attending) -> Tensor:
+        """Compute a call of a block's attention, see `Blocks`."""
+        shape = self.shape
+        assert shape
+        pixels = shape.grid[0] * shape.grid[1]
+        keys = pixels if role == 0 else shape.texts
+        if call.q.shape[0] != shape.rows or call.q.shape[-2] != pixels or call.k.shape[-2] != keys:
+            return call.given()
+        self.came += 1
+        cross, own = (self.prepared.blocks[block] if self.prepared else None) or (None, None)
+        if role == 0:
+            rows = None if own is None else own.gather(pixels)
+            if rows is not None:
+                call = replace(call, q=call.q.index_select(0, rows), k=call.k.index_select(0, rows))
+            return call.given()
+        if cross is None and not self.looks:
+            return call.given()
+        q, k, v = (_joined(x) for x in (call.q, call.k, call.v))
+        attention = partial(plain_attention, call.heads)
+        edited = attention if cross is None else partial(cross.attend, attention)
+        for look in self.looks:
+            under = None if cross is None else edited
+            look.take(attention, under, q, k, call.heads, shape.grid, shape.text)
+        return call.apart(edited(q, k, v))
+
+
+@contextmanager
+def attached(blocks: Blocks, modules: Sequence[Sequence[Any]]) -> Iterator[Blocks]:
+    """Have blocks' attention obey `blocks`, while the context lasts; it is given out.
+
+    `modules` are each block's, in order.
+    """
+    with ExitStack() as stack:
+        for number, several in enumerate(modules):
+            for role, module in enumerate(several):
+                seam = _Seam(partial(blocks.handle, number, role))
+                enter = module.register_forward_pre_hook(partial(_enter, seam))
+                stack.callback(enter.remove)
+                leave = module.register_forward_hook(partial(_leave, seam), always_call=True)
+                stack.callback(leave.remove)
+        yield blocks
+
+
+def _enter(seam: _Seam, module: Any, given: Any) -> None:
+    seam.__enter__()
+
+
+def _leave(seam: _Seam, module: Any, given: Any, output: Any) -> None:
+    seam.__exit__(None, None, None)  # pyright: ignore[reportUnknownMemberType]

@@ -1,0 +1,352 @@
+"""Transformers of diffusers' own classes, small, with random weights, beside their pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from joint_oracle import joint_output
+from runs import PROMPT, relative
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+from p2p_core.blocks import Blocks
+from p2p_core.calls import CallEdits
+from p2p_core.controller import Rows, plan
+from p2p_core.edits import ALIGNED, SHARED, Joint, Refine, Reweight, SelfInjection, WordSwap
+from p2p_core.hosts.diffusers.blocks import JointBlocks
+from p2p_core.hosts.diffusers.demo import clip_tokenizer
+from p2p_core.hosts.diffusers.inverting import invert
+from p2p_core.hosts.diffusers.opening import model_of, open_model
+from p2p_core.hosts.diffusers.sampling import Settings, sample
+from p2p_core.hosts.diffusers.viewing import sample_and_look
+from p2p_core.local_blend import LocalBlend
+from p2p_core.schedules import Schedule, Window
+
+WIDTH, LENGTH = 16, 20
+"""Of a token of text, and tokens of a text."""
+HEADS = 2
+TOLERANCE, ACROSS_BATCHES = 1e-5, 5e-5
+ALL = Schedule(Window(0, 1))
+LETTERS = "abcdefghijklmnopqrstuvwxyz,"
+
+
+def t5_tokenizer():
+    """Of single letters and a few words; “▁” begins a word."""
+    words = ["▁a", "▁red", "▁circle", "▁star", "▁on", "▁the", "▁grass", "▁big"]
+    pieces = ["<pad>", "</s>", "<unk>", *words, "▁", *LETTERS]
+    scores = [0.0] * 3 + [-1.0] * len(words) + [-5.0] * (1 + len(LETTERS))
+    vocabulary = list(zip(pieces, scores, strict=True))
+    return T5Tokenizer(vocab=vocabulary, model_max_length=LENGTH, extra_ids=0)
+
+
+def t5_encoder():
+    config = T5Config(vocab_size=64, d_model=WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    return T5EncoderModel(config).eval()
+
+
+def clip_config(width=WIDTH):
+    return CLIPTextConfig(
+        hidden_size=width,
+        projection_dim=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=49406,
+        eos_token_id=49407,
+        pad_token_id=49407,
+    )
+
+
+def autoencoder():
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=0.5,
+        shift_factor=0.1,
+    ).eval()
+
+
+def flux(patch=2):
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=autoencoder(),
+        text_encoder=CLIPTextModel(clip_config()).eval(),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=t5_encoder(),
+        tokenizer_2=t5_tokenizer(),
+        transformer=FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=4 * patch * patch,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=HEADS,
+            joint_attention_dim=WIDTH,
+            pooled_projection_dim=WIDTH,
+            guidance_embeds=patch == 2,
+            axes_dims_rope=(4, 6, 6),
+        ).eval(),
+    )
+
+
+def sd3(long=True):
+    return StableDiffusion3Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=autoencoder(),
+        text_encoder=CLIPTextModelWithProjection(clip_config(8)).eval(),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=CLIPTextModelWithProjection(clip_config(8)).eval(),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_3=t5_encoder() if long else None,
+        tokenizer_3=t5_tokenizer(),
+        transformer=SD3Transformer2DModel(
+            sample_size=16,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=3,
+            attention_head_dim=16,
+            num_attention_heads=HEADS,
+            joint_attention_dim=WIDTH,
+            caption_projection_dim=32,
+            pooled_projection_dim=16,
+            pos_embed_max_size=16,
+            dual_attention_layers=(0,),
+            qk_norm="rms_norm",
+        ).eval(),
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pipeline, and how it is run as it stands."""
+
+    make: Callable[[], Any]
+    named: dict[str, Any]
+    """Beside prompt, steps, size and latents."""
+    cfg: str = "guidance_scale"
+    """What it calls guidance by a negative prompt."""
+    packs: bool = False
+    kinds: tuple[str, ...] = ("double",) * 2
+    joint: bool = True
+
+
+CASES = {
+    "flux": Case(
+        flux,
+        {"guidance_scale": 3.5, "max_sequence_length": LENGTH},
+        "true_cfg_scale",
+        packs=True,
+        kinds=("double", "double", "single", "single"),
+    ),
+    "sd3": Case(sd3, {"max_sequence_length": LENGTH}, kinds=("double",) * 3),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def model(case):
+    torch.manual_seed(0)
+    return model_of(case.make())
+
+
+@pytest.fixture
+def latent(model):
+    return model.blank(64, 128)
+
+
+def run(model, latent, *chains, settings=None, **more):
+    settings = settings or Settings(3, 2.0)
+    return sample(model, PROMPT, chains, latent, settings, quiet=True, **more)
+
+
+def edits(mode, blocks="all", window=None):
+    return Joint(mode, Blocks(blocks)), SelfInjection(window or Window(0, 1))
+
+
+def swap(new="star", mode="automatic", blocks="all", window=None, schedule=ALL):
+    joint, injection = edits(mode, blocks, window)
+    return WordSwap("circle", new, schedule=schedule, self_injection=injection, joint=joint)
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+def test_the_source_is_the_stock_pipelines(cfg, case, model, latent):
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(5))
+    pipeline, (height, width) = model.pipeline, (128, 64)
+    given = noise
+    if case.packs:
+        given = pipeline._pack_latents(noise, 1, noise.shape[1], *noise.shape[-2:])
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        PROMPT,
+        negative_prompt="the grass",
+        num_inference_steps=3,
+        latents=given.clone(),
+        output_type="latent",
+        height=height,
+        width=width,
+        **{**case.named, case.cfg: cfg},
+    )[0]
+    if case.packs:
+        theirs = pipeline._unpack_latents(theirs, height, width, pipeline.vae_scale_factor)
+        theirs = theirs.view(latent.shape)
+    ours = run(
+        model, latent, (swap(),), settings=Settings(3, cfg), negative="the grass", noise=noise
+    )
+    assert relative(model.inward(ours.source), theirs) <= ACROSS_BATCHES
+    assert relative(ours.edited, ours.source) > 1e-4
+
+
+def test_words(case, model):
+    prompt = model.read(PROMPT)
+    assert [word.text for word in prompt.words] == PROMPT.split()
+    assert prompt.length == model.encode([PROMPT]).tokens.shape[1] or model.kind.multiple > 1
+    with pytest.raises(ValueError, match=r"at most \d+ tokens"):
+        model.read("red " * 600)
+
+
+def test_identities(case, model, latent):
+    never = Schedule(Window(0, 0))
+    chains = [
+        (swap("circle"),),
+        (swap(schedule=never, window=Window(0, 0)),),
+        (swap("circle"), Reweight((("grass", 1.0),))),
+    ]
+    modes = [SHARED, ALIGNED] if case.joint else ["automatic"]
+    chains += [(swap("circle", mode),) for mode in modes]
+    result = run(model, latent, *chains)
+    same, unedited, one, *others = result.edited.split(1)
+    for found in (same, one, *others):
+        assert relative(found, result.source) <= TOLERANCE
+    other = sample(model, "a red star on the grass", [], latent, Settings(3, 2.0), quiet=True)
+    assert relative(unedited, other.source) <= ACROSS_BATCHES
+    assert relative(unedited, result.source) > 1e-3
+
+
+def test_every_edit_and_the_local_blend(case, model, latent):
+    height, width = latent.shape[-2:]
+    left = torch.ones(1, height, width)
+    left[..., width // 2 :] = 0
+    blend = LocalBlend(("circle",), ("star",), start=0.0, user_mask=left)
+    chains = [
+        (swap(), Reweight((("star", 2.0),)), blend),
+        (Refine("a big red circle on the grass"),),
+        (Reweight((("circle", -1.0),)),),
+    ]
+    result = run(model, latent.repeat(2, *[1] * (latent.ndim - 1)), *chains)
+    assert result.source.shape[0] == 2
+    blended, refined, weighed = result.edited.split(2)
+    assert torch.isfinite(result.edited).all()
+    for found in (blended, refined, weighed):
+        assert relative(found, result.source) > 1e-4
+    outside = (result.masks[:2] == 0).view(2, 1, *latent.shape[2:]).expand_as(blended)
+    assert outside.any()
+    difference = (blended - result.source)[outside].abs().max()
+    assert difference <= TOLERANCE * result.source.abs().max()
+
+
+def test_words_are_looked_at(case, model, latent):
+    settings = Settings(2, 2.0)
+    side = max(model.sides)
+    _, seen = sample_and_look(
+        model, PROMPT, [(swap(),)], latent, ["star", "grass"], settings=settings, quiet=True
+    )
+    assert [(one.row, one.word) for one in seen] == [(0, "grass"), (1, "star"), (1, "grass")]
+    size = tuple(int(length * side) for length in latent.shape[-2:])
+    assert all(one.mean.shape == size and 0 < one.mean.max() <= 1 for one in seen)
+
+
+def test_windows_over_blocks(case, model, latent):
+    first, whole, nothing = (
+        run(model, latent, (swap(blocks=blocks),)).edited
+        for blocks in ("0", "all", f"0-{len(case.kinds) - 1}")
+    )
+    assert relative(first, whole) > 1e-5
+    assert relative(nothing, whole) == 0
+    with pytest.raises(ValueError, match=f"of {len(case.kinds)} blocks"):
+        run(model, latent, (swap(blocks="99"),))
+
+
+@pytest.mark.parametrize("mode", [SHARED, ALIGNED])
+@pytest.mark.parametrize("renormalised", [None, False])
+def test_attention_is_the_oracles(renormalised, mode, case, model, latent, monkeypatch):
+    """What every block's attention gives out, of q, k and v as diffusers made them."""
+    if not case.joint:
+        pytest.skip("its text has a softmax of its own")
+    calls = []
+    handle = JointBlocks.handle
+
+    def kept(blocks, block, role, call):
+        out = handle(blocks, block, role, call)
+        calls.append((block, call, out, blocks.shape))
+        return out
+
+    monkeypatch.setattr(JointBlocks, "handle", kept)
+    chain = (swap(mode=mode), Reweight((("red", 1.5),), renormalised=renormalised))
+    controller = plan(PROMPT, [chain, (swap(mode=mode, blocks="first 1/2"),)], model.read)
+    texts = model.encode([prompt.text for prompt in controller.prompts])
+    x = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
+    x = x.repeat(3, *[1] * (x.ndim - 1))
+    made = CallEdits(((controller, Rows(1, 2), 0),), 0.0, controller.length)
+    with torch.no_grad(), model.attached() as call:
+        prepared = call.prepare(made, x)
+        call.predict(prepared, [], x, 0.7, texts, controller.length, 3.5)
+    assert [block for block, *_ in calls] == list(range(len(case.kinds)))
+    for block, one, out, shape in calls:
+        q, k, v = (joined(part.double()) for part in (one.q, one.k, one.v))
+        mask = None
+        if one.mask is not None:
+            mask = torch.zeros(one.mask.shape).double().masked_fill(~one.mask, -torch.inf)
+            mask = mask.expand(len(q), 1, q.shape[1], q.shape[1])[:, 0]
+        theirs = joint_output(
+            q, k, v, made.rows(block, case.kinds), shape.text, shape.image, HEADS, mask
+        )
+        assert relative(joined(out.double()), theirs) <= TOLERANCE
+
+
+def joined(x):
+    """[rows heads tokens width] → [rows tokens (heads width)]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def test_a_folder_is_opened_as_it_was_kept(case, model, latent, tmp_path):
+    model.pipeline.save_pretrained(tmp_path)
+    again = open_model(tmp_path)
+    settings = Settings(1, 1.0)
+    one, two = (run(some, latent, (swap(),), settings=settings) for some in (model, again))
+    assert relative(two.edited, one.edited) == 0
+
+
+def test_what_cannot_be_done_is_refused(case, model, latent):
+    with pytest.raises(ValueError, match="multiples of"):
+        run(model, latent[..., :3], (swap(),))
+    with pytest.raises(ValueError, match="sampler euler"):
+        run(model, latent, (swap(),), settings=Settings(2, sampler="dpmpp_2m"))
+    with pytest.raises(ValueError, match="diffusion model"):
+        invert(model, latent, PROMPT)
