@@ -256,12 +256,13 @@ class CrossBlocks(Blocks):
 def attached(blocks: Blocks, modules: Sequence[Sequence[Any]]) -> Iterator[Blocks]:
     """Have blocks' attention obey `blocks`, while the context lasts; it is given out.
 
-    `modules` are each block's, in order.
+    `modules` are each block's, in order, and over again where transformers take turns.
     """
     with ExitStack() as stack:
         for number, several in enumerate(modules):
             for role, module in enumerate(several):
-                seam = _Seam(partial(blocks.handle, number, role))
+                block = number % len(blocks.kinds)
+                seam = _Seam(partial(blocks.handle, block, role))
                 enter = module.register_forward_pre_hook(partial(_enter, seam))
                 stack.callback(enter.remove)
                 leave = module.register_forward_hook(partial(_leave, seam), always_call=True)

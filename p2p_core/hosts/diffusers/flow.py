@@ -150,7 +150,8 @@ class FlowModel(Model):
         if isinstance(rest, Tensor):
             rest = rest.to(x.device, rest.dtype if rest.dtype == torch.bool else dtype)
         text = Embedding(text.tokens.to(x.device, dtype), rest)
-        network = self.network
+        ratio = getattr(self.pipeline.config, "boundary_ratio", None) or 0.0
+        network = self.networks[0 if sigma >= ratio else -1]
         return self.kind.predict(self.pipeline, network, x.to(dtype), sigma, text, told).float()
 
     def image(self, x: Tensor, sigma: float, prediction: Tensor) -> Tensor:
