@@ -186,7 +186,8 @@ class JointEdit:
         for row, made in sums.items():
             if row in weights:
                 with_factors, without = weights[row][..., :1], weights[row][..., 1:]
-                made = _by_head(made, layout) * (without / with_factors)
+                least = torch.finfo(made.dtype).tiny  # factors of 0 everywhere leave nothing
+                made = _by_head(made, layout) * (without / with_factors.clamp(min=least))
                 made = rearrange(made, "rows queries heads width -> rows queries (heads width)")
             result[row, image] = made[0].to(result)
 
