@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import wait_until
+from person import DRAWN, PICTURES, Person, load
 
 from p2p_core.hosts.launch.frontend import pins
 from p2p_core.hosts.launch.locate import ROOT, Host
@@ -18,9 +17,6 @@ from p2p_core.hosts.launch.workflow import NOTES, to_prompt
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 DEMOS = [path for path in WORKFLOWS if "P2P_DemoCheckpoint" in path.read_text(encoding="utf-8")]
-PATIENCE = 120
-"""Seconds; generous, because a small machine may be busy."""
-
 LEAST_SCALE = 0.6
 """Below it the classic canvas writes no text."""
 
@@ -40,29 +36,6 @@ BOXES = {
     }""",
 }
 """What each node covers on the canvas, titles included, by mode."""
-
-
-DRAWN = """async () => {
-    for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame)
-}"""
-"""After it the canvas is fitted and drawn as it now is."""
-
-
-def load(page: Any, path: Path) -> dict[str, Any]:
-    """Open a workflow as the template browser does; returns it."""
-    workflow = json.loads(path.read_text(encoding="utf-8"))
-    page.errors.clear()
-    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
-    page.wait_for_function(
-        "count => window.app.graph.nodes.length === count", arg=len(workflow["nodes"])
-    )
-    if page.mode != "classic":
-        page.wait_for_function(
-            "count => document.querySelectorAll('[data-node-id]').length === count",
-            arg=len(workflow["nodes"]),
-        )
-    page.evaluate(DRAWN)
-    return workflow
 
 
 def overlaps(page: Any) -> list[tuple[str, str]]:
@@ -118,15 +91,9 @@ def test_a_demo_runs_from_the_canvas_and_shows_its_pictures(
     path: Path, page: Any, server: Server, keep: Callable[[Any, str], None]
 ) -> None:
     load(page, path)
-    before = set(server.get("/history"))
-    page.evaluate("() => window.app.queuePrompt(0)")
-    (identity,) = wait_until(
-        lambda: set(server.get("/history")) - before, "the prompt's run", seconds=PATIENCE
-    )
-    assert server.get(f"/history/{identity}")[identity]["status"]["status_str"] == "success"
+    assert Person(page).run(server)["status"]["status_str"] == "success"
     page.wait_for_function(
-        "() => window.app.graph.nodes.filter(node => node.type === 'SaveImage')"
-        ".every(node => node.imgs?.length || window.app.nodeOutputs[node.id]?.images?.length)"
+        f"() => window.app.graph.nodes.filter(node => node.type === 'SaveImage').every({PICTURES})"
     )
     page.wait_for_function("() => [...document.images].every(image => image.complete)")
     page.evaluate(DRAWN)
