@@ -425,6 +425,8 @@ def test_a_command_says_all_that_an_edit_is(monkeypatch, tmp_path):
         inject_swapped=False,
         reweight=("big=-1.5",),
         blend=("cat", "dog"),
+        blend_threshold="otsu",
+        blend_smoothing=1.5,
         image="a photo.png",
         inversion="negative-prompt",
         inversion_file="kept.safetensors",
