@@ -211,7 +211,7 @@ LONG = 12
 
 
 def describe(source: Prompt, edited: Prompt, spans: Sequence[Span]) -> str:
-    """Say the alignment in a line: "a, cat → big dog, on, − wet, grass, + at night".
+    """Say the alignment in a line: "a, cat → big dog, on, −wet, grass, +at night".
 
     Of a long prompt, what `changes` says.
     """
@@ -258,8 +258,8 @@ def _said(source: Prompt, edited: Prompt, span: Span) -> str:
     return {
         "kept": after,
         "swapped": f"{before} → {after}",
-        "inserted": f"+ {after}",
-        "deleted": f"− {before}",
+        "inserted": f"+{after}",
+        "deleted": f"−{before}",
     }[span.kind]
 
 

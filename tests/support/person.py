@@ -188,12 +188,15 @@ class Person:
         return dot["x"] + dot["width"] / 2, dot["y"] + dot["height"] / 2
 
     def link(self, origin: str, output: str, target: str, name: str) -> None:
-        start = self.socket(origin, output, output=True)
-        self.drag(start, self.socket(target, name))
-        self.page.wait_for_function(
-            f"([title, name]) => ({FIND})(title).inputs"
-            ".find(one => one.name === name).link != null",
-            arg=[target, name],
+        """Drag from an output to an input."""
+        linked = (
+            f"([title, name]) => ({FIND})(title).inputs.find(one => one.name === name).link != null"
+        )
+        again_until(
+            lambda: self.drag(self.socket(origin, output, output=True), self.socket(target, name)),
+            lambda patience: self.page.wait_for_function(
+                linked, arg=[target, name], timeout=patience
+            ),
         )
 
     def write(self, name: str, widget: str, value: str) -> None:

@@ -108,13 +108,13 @@ def test_refining_covers_all_words_and_keeps_those_that_both_have(source, texts,
 @pytest.mark.parametrize(
     ("source", "edited", "alignment"),
     [
-        ("a cat", "big a cat", "+ big, a, cat"),
-        ("a cat", "a cat at night", "a, cat, + at night"),
-        ("a cat", "cat", "− a, cat"),
-        ("a cat", "a", "a, − cat"),
-        ("x", "y x z", "+ y, x, + z"),
+        ("a cat", "big a cat", "+big, a, cat"),
+        ("a cat", "a cat at night", "a, cat, +at night"),
+        ("a cat", "cat", "−a, cat"),
+        ("a cat", "a", "a, −cat"),
+        ("x", "y x z", "+y, x, +z"),
         ("cat", "dog", "cat → dog"),
-        ("Cat on grass", "A cat on grass", "+ A, cat, on, grass"),
+        ("Cat on grass", "A cat on grass", "+A, cat, on, grass"),
         ("a wet cat on grass", "the wet Cat sleeps", "a → the, wet, Cat, on grass → sleeps"),
         ("a cat, a dog", "a cat and a dog", "a, cat, , → and, a, dog"),
     ],
@@ -132,8 +132,8 @@ def test_what_one_edit_of_a_chain_changed():
     said = [changes(source, branch.edited, branch.spans, edit) for edit in (0, 1, None)]
     assert said == [
         "cat → big dog · 3 words kept",
-        "+ at night , · 3 words kept",
-        "cat → big dog, + at night , · 3 words kept",
+        "+at night , · 3 words kept",
+        "cat → big dog, +at night , · 3 words kept",
     ]
     assert changes(source, source, refined(source.text, source.text).spans) == (
         "no word changed · 4 words kept"
@@ -144,7 +144,7 @@ def test_a_long_alignment_is_its_changes_with_two_words_around():
     text = " ".join(f"w{n}" for n in range(30))
     edited = text.replace("w2 ", "new ").replace("w5 ", "").replace("w20 ", "w20 at night ")
     branch = refined(text, edited)
-    said = "… w0 w1 [w2 → new] w3 w4 [− w5] w6 w7 … w19 w20 [+ at night] w21 w22 … · 28 words kept"
+    said = "… w0 w1 [w2 → new] w3 w4 [−w5] w6 w7 … w19 w20 [+at night] w21 w22 … · 28 words kept"
     assert describe(reader()(text), branch.edited, branch.spans) == said.removeprefix("… ")
 
 
@@ -180,7 +180,7 @@ def test_refining_beside_what_was_written_leaves_it_to_its_edit():
     chain = (Refine("wet cat on grass"), WordSwap("on", ""), Refine("wet sad cat grass"))
     branch = plan("cat on grass", [chain], reader()).branches[0]
     assert describe(reader()("cat on grass"), branch.edited, branch.spans) == (
-        "+ wet, + sad, cat, − on, grass"
+        "+wet, +sad, cat, −on, grass"
     )
     assert [span.edit for span in branch.spans] == [0, 2, None, 1, None]
 
