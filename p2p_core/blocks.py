@@ -15,6 +15,12 @@ from functools import lru_cache
 UNDIVIDED = ("block",)
 """The blocks of a network that has none to tell apart."""
 
+CLEAN: dict[str, dict[int, tuple[int, ...]]] = {
+    "Flux": {57: (11, 12, 14, 17, 18)},
+    "SD3": {24: (4, 5, 7, 8, 9), 38: (16, 18, 20, 21, 24)},
+}
+"""Blocks in which words are found best (Shin et al. 2025), by family and its number of blocks."""
+
 _PART = re.compile(
     r"(?P<side>first|middle|last) +(?P<share>\d+ */ *[1-9]\d*|\d*\.?\d+)"
     r"|(?P<start>\d+) *- *(?P<end>\d+)|(?P<one>\d+)|(?P<kind>all|double|single)"
@@ -59,6 +65,15 @@ class Blocks:
         Raises `ValueError` for a part that names none.
         """
         return _chosen(tuple(self._parts), tuple(kinds))
+
+
+def clean(family: str, count: int) -> frozenset[int]:
+    """Find the blocks in which words are looked for, of a model with so many: those known, or all.
+
+    >>> sorted(clean("SD3", 24)), len(clean("Chroma", 57))
+    ([4, 5, 7, 8, 9], 57)
+    """
+    return frozenset(CLEAN.get(family, {}).get(count, range(count)))
 
 
 @lru_cache(maxsize=64)

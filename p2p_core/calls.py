@@ -5,15 +5,19 @@ Hosts know which rows of a batch belong to which prompts; from there on it is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from .attention import Attend, RowEdit
 from .attention_maps import WordMaps, word_maps
 from .blocks import UNDIVIDED
 from .controller import Controller, Rows
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,36 @@ class CallEdits:
             )
             for row, source in rows.pairs(branch)
         ]
+
+    def of_each_block(
+        self, kinds: Sequence[str], make: Callable[[list[RowEdit]], Made]
+    ) -> tuple[Made, ...]:
+        """Make something of the edited rows of every block, once for blocks that are edited alike.
+
+        `kinds` are all blocks of a transformer in order. Raises `ValueError` as `rows` does.
+        """
+        alike: dict[Hashable, Made] = {}
+        made: list[Made] = []
+        for block in range(len(kinds)):
+            covered = self.covered(block, kinds)
+            if covered not in alike:
+                alike[covered] = make(self.rows(block, kinds))
+            made.append(alike[covered])
+        return tuple(made)
+
+
+def with_sources(vectors: Tensor, sources: Mapping[int, int]) -> Tensor:
+    """Give rows their source's vector of a whole prompt: {row: its source row}.
+
+    Vectors are [rows channels].
+
+    >>> with_sources(torch.tensor([[1], [2], [3]]), {2: 0}).flatten()
+    tensor([1, 2, 1])
+    """
+    rows = torch.arange(vectors.shape[0], device=vectors.device)
+    for row, source in sources.items():
+        rows[row] = source
+    return vectors.index_select(0, rows)
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,32 @@ class JointEdit:
             result[row, image] = made[0].to(result)
 
 
+def seen(
+    attention: JointAttend,
+    edit: JointEdit | None,
+    layout: Layout,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+) -> Tensor:
+    """Compute the image's output for values, edited where there is an edit: [rows pixels channels].
+
+    q, k and v as in `JointEdit.attend`.
+    """
+    if edit is not None:
+        return edit.attend(attention, q, k, v, layout)[:, layout.image]
+    return attention(q[..., layout.image, :], k, v, range(q.shape[0]), layout.image)
+
+
+def part_of(mask: Tensor | None, rows: Sequence[int], queries: Tensor | slice) -> Tensor | None:
+    """Cut a call's mask, [(rows) (heads) queries keys] or 1 of any, to some rows and queries."""
+    if mask is None:
+        return None
+    if mask.ndim > 2 and mask.shape[0] > 1:
+        mask = mask[list(rows)]
+    return mask[..., queries, :] if mask.shape[-2] > 1 else mask
+
+
 def _terms(edit: RowEdit, taken: int) -> list[_Term]:
     """What an edited row's image queries add up from; empty where nothing is edited.
 

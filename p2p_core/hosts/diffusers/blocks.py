@@ -19,11 +19,11 @@ from einops import rearrange
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ...attention import CrossEdit, SelfEdit
-from ...calls import CallEdits, Look
+from ...attention import CrossEdit, RowEdit, SelfEdit
+from ...calls import CallEdits, Look, with_sources
 from ...edits import SHARED
 from ...inversion.task import Embedding
-from ...joint_attention import JointEdit, Layout
+from ...joint_attention import JointEdit, Layout, part_of, seen
 from .attention import plain_attention
 
 
@@ -51,10 +51,7 @@ class Attending:
         self, q: Tensor, k: Tensor, v: Tensor, rows: Sequence[int], queries: Tensor | slice
     ) -> Tensor:
         """Compute some rows and queries of it, see `joint_attention.JointAttend`."""
-        mask = self.mask
-        if mask is not None:
-            mask = mask[list(rows)] if mask.ndim > 2 and mask.shape[0] > 1 else mask
-            mask = mask[..., queries, :] if mask.shape[-2] > 1 else mask
+        mask = part_of(self.mask, rows, queries)
         return _joined(replace(self, q=q, k=k, v=v, mask=mask).given())
 
     def apart(self, output: Tensor) -> Tensor:
@@ -101,8 +98,8 @@ class Prepared:
     """What the edits of one call are made of: of every block, and of vectors of whole prompts."""
 
     blocks: tuple[Any, ...]
-    vectors: tuple[tuple[int, int], ...] = ()
-    """(row, source row): whose vector of the whole prompt is the source's now."""
+    vectors: dict[int, int] = field(hash=False)
+    """Rows whose vector of the whole prompt is the source's now, and the source's row."""
 
 
 @dataclass
@@ -127,10 +124,7 @@ class Blocks:
         """Give edited rows their source's vector of the whole prompt, where it is wanted."""
         if self.prepared is None or not self.prepared.vectors:
             return text
-        rows = torch.arange(len(text.rest), device=text.rest.device)
-        for row, source in self.prepared.vectors:
-            rows[row] = source
-        return Embedding(text.tokens, text.rest.index_select(0, rows))
+        return Embedding(text.tokens, with_sources(text.rest, self.prepared.vectors))
 
     def check(self) -> None:
         """Raises `ValueError` if none of a call's attention, now over, came by."""
@@ -146,19 +140,16 @@ class Blocks:
 
         `pooled`: whether the network gets vectors of whole prompts.
         """
-        alike: dict[Any, Any] = {}
-        blocks: list[Any] = []
         vectors: dict[int, int] = {}
-        for block in range(len(self.kinds)):
-            covered = edits.covered(block, self.kinds)
-            if covered not in alike:
-                rows = edits.rows(block, self.kinds)
-                alike[covered] = self.made(rows, x)
-                vectors |= {row.row: row.source for row in rows if pooled and row.source_vector}
-            blocks.append(alike[covered])
+
+        def made(rows: list[RowEdit]) -> Any:
+            vectors.update((row.row, row.source) for row in rows if pooled and row.source_vector)
+            return self.made(rows, x)
+
+        blocks = edits.of_each_block(self.kinds, made)
         if not vectors and all(block is None for block in blocks):
             return None
-        return Prepared(tuple(blocks), tuple(vectors.items()))
+        return Prepared(blocks, vectors)
 
     def made(self, rows: Sequence[Any], x: Tensor) -> Any:
         """Make one block's edit of the edited rows; None where none is touched."""
@@ -187,21 +178,12 @@ class JointBlocks(Blocks):
         layout = Layout(shape.text, shape.image, call.heads)
         edit = None if self.prepared is None else self.prepared.blocks[block]
         if self.looks and block in self.watched:
-            seen = partial(_seen, call, edit, layout)
+            output = partial(seen, call.some, edit, layout)
             for look in self.looks:
-                look.take(seen, seen, call.q, call.k, call.heads, shape.grid, layout.text)
+                look.take(output, output, call.q, call.k, call.heads, shape.grid, layout.text)
         if edit is None:
             return call.given()
         return call.apart(edit.attend(call.some, call.q, call.k, call.v, layout))
-
-
-def _seen(
-    call: Attending, edit: JointEdit | None, layout: Layout, q: Tensor, k: Tensor, v: Tensor
-) -> Tensor:
-    """The image's output for these values, edited where there is an edit."""
-    if edit is not None:
-        return edit.attend(call.some, q, k, v, layout)[:, layout.image]
-    return call.some(q[..., layout.image, :], k, v, range(q.shape[0]), layout.image)
 
 
 class CrossBlocks(Blocks):

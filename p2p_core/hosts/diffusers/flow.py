@@ -14,11 +14,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ...blocks import clean
 from ...calls import CallEdits, Look
 from ...inversion.task import Embedding
 from ...tokens import Prompt
 from .blocks import Blocks, CrossBlocks, JointBlocks, Prepared, Shape, attached
-from .kinds import KINDS, Kind
+from .kinds import KINDS, Kind, channels_of
 from .pipeline import Model
 from .texts import read
 
@@ -137,8 +138,7 @@ class FlowModel(Model):
 
     @property
     def channels(self) -> int:
-        config = self.vae.config
-        return getattr(config, "latent_channels", None) or config.z_dim
+        return channels_of(self.pipeline)
 
     def guided(self, uncond: Tensor, prediction: Tensor, cfg: float) -> Tensor:
         return self.kind.guided(self.pipeline, uncond, prediction, cfg)
@@ -171,7 +171,7 @@ class FlowModel(Model):
                     for block in getattr(network, listed)
                 ]
         made = CrossBlocks if len(self.kind.blocks[0][2]) > 1 else JointBlocks
-        watched = frozenset(self.kind.clean(len(kinds)))
+        watched = clean(self.kind.name, len(kinds))
         blocks = made(self.kind.name, tuple(kinds), watched)
         with attached(blocks, [one for several in modules for one in several]):
             yield FlowCall(self, blocks)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import ceil, isqrt, prod
 from typing import Any
 
@@ -61,8 +60,6 @@ class Kind:
     guided: Callable[[Any, Tensor, Tensor, float], Tensor] = lambda pipeline, uncond, cond, cfg: (
         uncond + cfg * (cond - uncond)
     )
-    clean: Callable[[int], Sequence[int]] = range
-    """Of a number of blocks, those in which words are found best."""
 
 
 def _most(pipeline: Any, tokenizer: Any) -> int:
@@ -105,14 +102,15 @@ def _unpacked(x: Tensor, patch: int, height: int) -> Tensor:
     return rearrange(x, "r (h w) (c p q) -> r c (h p) (w q)", h=h, p=patch, q=patch)
 
 
-def _channels(pipeline: Any) -> int:
+def channels_of(pipeline: Any) -> int:
+    """Count the channels of the autoencoder's latents."""
     config = pipeline.vae.config
     return getattr(config, "latent_channels", None) or config.z_dim
 
 
 def _packing(pipeline: Any) -> int:
     """Rows and columns of a latent that are packed to one token."""
-    return isqrt(pipeline.transformer.config.in_channels // _channels(pipeline))
+    return isqrt(pipeline.transformer.config.in_channels // channels_of(pipeline))
 
 
 # Flux.1
@@ -281,11 +279,6 @@ def _wan(
     return network(hidden_states=x, timestep=level, encoder_hidden_states=text.tokens).sample
 
 
-def _clean(count: int, known: dict[int, tuple[int, ...]]) -> Sequence[int]:
-    """The blocks that are known to be clean in a model of so many (Shin et al. 2025)."""
-    return known.get(count, range(count))
-
-
 _DOUBLE = ("transformer_blocks", "double", ("attn",))
 KINDS: dict[str, Kind] = {
     "FluxTransformer2DModel": Kind(
@@ -297,7 +290,6 @@ KINDS: dict[str, Kind] = {
         patch=_packing,
         cfg=1.0,
         pooled=True,
-        clean=partial(_clean, known={57: (11, 12, 14, 17, 18)}),
     ),
     "SD3Transformer2DModel": Kind(
         name="SD3",
@@ -310,7 +302,6 @@ KINDS: dict[str, Kind] = {
         text_first=False,
         pooled=True,
         even=False,
-        clean=partial(_clean, known={24: (4, 5, 7, 8, 9), 38: (16, 18, 20, 21, 24)}),
     ),
     "QwenImageTransformer2DModel": Kind(
         name="Qwen-Image",

@@ -1,46 +1,25 @@
-"""A transformer's blocks: what is edited in each, and which of them calls the host's attention."""
+"""A transformer's blocks: which of them calls the host's attention, and whether any did."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from ....attention import RowEdit
-from ....calls import CallEdits
-
-Made = TypeVar("Made")
+from ....calls import with_sources
 
 COUNT_KEY = "p2p_blocks"
 """Our entry in the transformer_options of one call: how many of its blocks have come by."""
 
 
-def of_each_block(
-    edits: CallEdits, kinds: Sequence[str], make: Callable[[list[RowEdit]], Made]
-) -> tuple[Made, ...]:
-    """Make something of the edited rows of every block, once for blocks that are edited alike."""
-    alike: dict[Hashable, Made] = {}
-    made: list[Made] = []
-    for block in range(len(kinds)):
-        covered = edits.covered(block, kinds)
-        if covered not in alike:
-            alike[covered] = make(edits.rows(block, kinds))
-        made.append(alike[covered])
-    return tuple(made)
-
-
 def with_source_vectors(given: dict[str, Any], sources: Mapping[int, int]) -> dict[str, Any]:
     """Give rows their source row's vector of the whole prompt: {row: its source's}."""
-    vector = given.get("y")
-    if not sources or not isinstance(vector, Tensor):
+    vectors = given.get("y")
+    if not sources or not isinstance(vectors, Tensor):
         return given
-    rows = torch.arange(vector.shape[0], device=vector.device)
-    for row, source in sources.items():
-        rows[row] = source
-    return {**given, "y": vector.index_select(0, rows)}
+    return {**given, "y": with_sources(vectors, sources)}
 
 
 @dataclass

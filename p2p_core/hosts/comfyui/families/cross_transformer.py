@@ -20,14 +20,7 @@ from torch import Tensor
 from ....attention import CrossEdit, RowEdit, SelfEdit
 from ....calls import CallEdits, Look
 from ....edits import SHARED
-from .blocks import (
-    COUNT_KEY,
-    Count,
-    block_number,
-    check_came,
-    of_each_block,
-    with_source_vectors,
-)
+from .blocks import COUNT_KEY, Count, block_number, check_came, with_source_vectors
 from .masks import by_row, without_padding
 from .override import OVERRIDE, Call, overriding
 
@@ -126,7 +119,7 @@ class CrossTransformer:
             injected = [(one.row, one.source, EVERYWHERE) for one in found if one.reaches]
             return CrossEdit.of(found, rows, device), SelfEdit.of(injected, rows, device)
 
-        blocks, padded = of_each_block(edits, self.kinds, made), edits.padded()
+        blocks, padded = edits.of_each_block(self.kinds, made), edits.padded()
         found = padded or any(one is not None for block in blocks for one in block)
         return Prepared(blocks, vectors, padded) if found else None
 

@@ -1,8 +1,8 @@
-"""Masks of the host's attention: those that hide padding, and those of a part of a call."""
+"""Masks of the host's attention: those that hide padding, and an entry for each row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -38,12 +38,3 @@ def by_row(mask: Tensor | None, rows: int) -> Tensor | None:
         return None
     mask = mask.view(*_four(mask))
     return mask.expand(rows, -1, -1, -1)
-
-
-def part_of(mask: Tensor | None, rows: Sequence[int], queries: Tensor | slice) -> Tensor | None:
-    """Cut a mask to some rows and queries of its call."""
-    if mask is None:
-        return None
-    if mask.ndim > 2 and mask.shape[0] > 1:
-        mask = mask[list(rows)]
-    return mask[..., queries, :] if mask.shape[-2] > 1 else mask

@@ -18,17 +18,11 @@ import torch
 from torch import Tensor
 
 from ....attention import RowEdit
+from ....blocks import clean
 from ....calls import CallEdits, Look
-from ....joint_attention import JointEdit, Layout
-from .blocks import (
-    COUNT_KEY,
-    Count,
-    block_number,
-    check_came,
-    of_each_block,
-    with_source_vectors,
-)
-from .masks import part_of, without_padding
+from ....joint_attention import JointEdit, Layout, part_of, seen
+from .blocks import COUNT_KEY, Count, block_number, check_came, with_source_vectors
+from .masks import without_padding
 from .override import OVERRIDE, Call, overriding
 
 
@@ -41,8 +35,7 @@ class Kind:
     lists of blocks, in order, with what they are called in windows over blocks; `pooled` says
     whether the network also gets a vector of the whole prompt, which acts on every pixel;
     `image_first`, that the image stands before the text; and `patch` how many rows and columns of
-    the latent are one token. `clean`, of the blocks in order, are those in which words are found
-    best (Shin et al. 2025); none: all.
+    the latent are one token.
     """
 
     name: str
@@ -53,12 +46,6 @@ class Kind:
     pooled: bool = False
     image_first: bool = False
     patch: Callable[[Any], Any] = lambda network: network.patch_size
-    clean: Callable[[int], Sequence[int]] = lambda count: range(count)
-
-
-def _clean(count: int, known: dict[int, tuple[int, ...]]) -> Sequence[int]:
-    """The blocks that are known to be clean in a model of so many."""
-    return known.get(count, range(count))
 
 
 _FLUX = (("double_blocks", "double"), ("single_blocks", "single"))
@@ -67,7 +54,6 @@ KINDS: dict[str, Kind] = {
         "Flux",
         _FLUX,
         pooled=True,
-        clean=partial(_clean, known={57: (11, 12, 14, 17, 18)}),
     ),
     "Chroma": Kind("Chroma", _FLUX),
     "OpenAISignatureMMDITWrapper": Kind(
@@ -75,7 +61,6 @@ KINDS: dict[str, Kind] = {
         (("joint_blocks", "double"),),
         before=lambda network: network.register_length,
         pooled=True,
-        clean=partial(_clean, known={24: (4, 5, 7, 8, 9), 38: (16, 18, 20, 21, 24)}),
     ),
     "QwenImageTransformer2DModel": Kind("Qwen-Image", (("transformer_blocks", "double"),)),
     "NextDiT": Kind(
@@ -173,7 +158,7 @@ class Transformer:
             vectors.update((row.row, row.source) for row in rows if row.source_vector)
             return JointEdit.of(rows, latent.shape[0], latent.device)
 
-        blocks, padded = of_each_block(edits, self.kinds, made), edits.padded()
+        blocks, padded = edits.of_each_block(self.kinds, made), edits.padded()
         if padded and self.kind.image_first:
             raise ValueError(
                 f"Expected prompts of equally many tokens for {self.kind.name}, whose encoders "
@@ -204,7 +189,7 @@ class Transformer:
         if self.kind.image_first:
             text, start = pixels, 0
         least = pixels + (tokens if self.kind.image_first else start)
-        watched = set(self.kind.clean(len(self.kinds)))
+        watched = clean(self.kind.name, len(self.kinds))
         padded = prepared.padded if prepared is not None else {}
 
         def handle(call: Call) -> Tensor:
@@ -226,9 +211,9 @@ class Transformer:
 
             layout = Layout(slice(text, text + tokens), slice(start, start + pixels), call.heads)
             if looks and block in watched:
-                seen = partial(self._seen, some, edit, layout)
+                output = partial(seen, some, edit, layout)
                 for look in looks:
-                    look.take(seen, seen, call.q, call.k, call.heads, grid, layout.text)
+                    look.take(output, output, call.q, call.k, call.heads, grid, layout.text)
             if edit is None:
                 return call.given()
             return call.returned(edit.attend(some, call.q, call.k, call.v, layout))
@@ -238,17 +223,3 @@ class Transformer:
     def check(self, options: dict[str, Any]) -> None:
         """Raises `ValueError` if a call that is over had none of its attention here."""
         check_came(options, self.kind.name)
-
-    @staticmethod
-    def _seen(
-        some: Callable[..., Tensor],
-        edit: JointEdit | None,
-        layout: Layout,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-    ) -> Tensor:
-        """The image's output for these values, edited where there is an edit."""
-        if edit is not None:
-            return edit.attend(some, q, k, v, layout)[:, layout.image]
-        return some(q[..., layout.image, :], k, v, range(q.shape[0]), layout.image)
