@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
+from ..p2p_core.demo.joint_architecture import MODELS
 from ..p2p_core.demo.scenes import caption, render, sample_scene
 from ..p2p_core.hosts.comfyui.demo import empty_latent, wary_of_size
-from ..p2p_core.hosts.comfyui.demo_models import MODELS, load_demo
+from ..p2p_core.hosts.comfyui.demo_models import load_demo
 from .common import CATEGORY, optional_schema
 
 
@@ -59,6 +60,7 @@ def _model_input() -> io.Combo.Input:
         "model",
         options=list(MODELS),
         default="UNet",
+        optional=True,  # graphs that were saved without it keep working
         tooltip="Which network: UNet looks at words by cross-attention, as Stable Diffusion 1.x; "
         "MMDiT has words and picture in one attention, as Flux. They share the text encoder and "
         "the autoencoder.",

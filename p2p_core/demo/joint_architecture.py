@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .architecture import CONFIG, UNET_PREFIX
+from .architecture import CONFIG, UNET_PREFIX, WEIGHTS
 
 JOINT_WEIGHTS = Path(__file__).with_name("joint_model.safetensors")
 """The checkpoint of the transformer alone.
@@ -20,6 +20,9 @@ JOINT_WEIGHTS = Path(__file__).with_name("joint_model.safetensors")
 Flux names, fp16, its configuration as JSON under the metadata key "p2p_demo". Autoencoder and text
 encoder are the first demo model's.
 """
+
+MODELS = {"UNet": WEIGHTS, "MMDiT": JOINT_WEIGHTS} if JOINT_WEIGHTS.is_file() else {"UNet": WEIGHTS}
+"""The demo models by what their networks are called; the second is there once it is trained."""
 
 JOINT_CONFIG: dict[str, Any] = {
     "transformer": {

@@ -10,7 +10,6 @@ pytest.importorskip("diffusers", reason="needs the headless extra: pip install .
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     EulerDiscreteScheduler,
     LDMTextToImagePipeline,
@@ -22,7 +21,8 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertConfig,
     LDMBertModel,
 )
-from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from small_parts import autoencoder, text_config
+from transformers import BertTokenizer, CLIPTextModel, CLIPTextModelWithProjection
 
 from p2p_core.cli import main
 from p2p_core.hosts.diffusers.demo import clip_tokenizer
@@ -58,8 +58,8 @@ def sd2():
     torch.manual_seed(0)
     return Model(
         StableDiffusionPipeline(
-            vae=_autoencoder(),
-            text_encoder=CLIPTextModel(_text_config()).eval(),
+            vae=autoencoder(),
+            text_encoder=CLIPTextModel(text_config(WIDTH, 4)).eval(),
             tokenizer=clip_tokenizer(),
             unet=_unet(cross_attention_dim=WIDTH),
             scheduler=_scheduler("v_prediction"),
@@ -76,9 +76,9 @@ def sdxl():
     torch.manual_seed(1)
     return Model(
         StableDiffusionXLPipeline(
-            vae=_autoencoder(),
-            text_encoder=CLIPTextModel(_text_config()).eval(),
-            text_encoder_2=CLIPTextModelWithProjection(_text_config()).eval(),
+            vae=autoencoder(),
+            text_encoder=CLIPTextModel(text_config(WIDTH, 4)).eval(),
+            text_encoder_2=CLIPTextModelWithProjection(text_config(WIDTH, 4)).eval(),
             tokenizer=clip_tokenizer(),
             tokenizer_2=clip_tokenizer(),
             unet=_unet(
@@ -113,7 +113,7 @@ def ldm():
     )
     return Model(
         LDMTextToImagePipeline(
-            vqvae=_autoencoder(),
+            vqvae=autoencoder(),
             bert=LDMBertModel(bert).eval(),
             tokenizer=BertTokenizer(vocab={one: n for n, one in enumerate(dict.fromkeys(pieces))}),
             unet=_unet(cross_attention_dim=WIDTH),
@@ -132,30 +132,6 @@ def ldm():
 @pytest.fixture(params=["demo", "sd2", "sdxl"])
 def model(request):
     return request.getfixturevalue(request.param)
-
-
-def _text_config() -> CLIPTextConfig:
-    return CLIPTextConfig(
-        hidden_size=WIDTH,
-        projection_dim=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        bos_token_id=49406,
-        eos_token_id=49407,
-        pad_token_id=49407,
-    )
-
-
-def _autoencoder() -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-    ).eval()
 
 
 def _unet(**more) -> UNet2DConditionModel:

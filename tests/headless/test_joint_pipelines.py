@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
@@ -28,9 +27,9 @@ from diffusers import (
 from diffusers.utils import is_accelerate_available
 from joint_oracle import joint_output
 from runs import PROMPT, relative
+from small_parts import autoencoder, text_config
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     Qwen2_5_VLConfig,
@@ -80,37 +79,11 @@ def t5_encoder():
     return T5EncoderModel(config).eval()
 
 
-def clip_config(width=WIDTH):
-    return CLIPTextConfig(
-        hidden_size=width,
-        projection_dim=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        bos_token_id=49406,
-        eos_token_id=49407,
-        pad_token_id=49407,
-    )
-
-
-def autoencoder():
-    return AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        scaling_factor=0.5,
-        shift_factor=0.1,
-    ).eval()
-
-
 def flux(patch=2):
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=autoencoder(),
-        text_encoder=CLIPTextModel(clip_config()).eval(),
+        vae=autoencoder(scaling_factor=0.5, shift_factor=0.1),
+        text_encoder=CLIPTextModel(text_config(WIDTH, 2)).eval(),
         tokenizer=clip_tokenizer(),
         text_encoder_2=t5_encoder(),
         tokenizer_2=t5_tokenizer(),
@@ -132,10 +105,10 @@ def flux(patch=2):
 def sd3(long=True):
     return StableDiffusion3Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=autoencoder(),
-        text_encoder=CLIPTextModelWithProjection(clip_config(8)).eval(),
+        vae=autoencoder(scaling_factor=0.5, shift_factor=0.1),
+        text_encoder=CLIPTextModelWithProjection(text_config(8, 2)).eval(),
         tokenizer=clip_tokenizer(),
-        text_encoder_2=CLIPTextModelWithProjection(clip_config(8)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(8, 2)).eval(),
         tokenizer_2=clip_tokenizer(),
         text_encoder_3=t5_encoder() if long else None,
         tokenizer_3=t5_tokenizer(),
@@ -235,7 +208,7 @@ def qwen():
 def z_image():
     return ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=autoencoder(),
+        vae=autoencoder(scaling_factor=0.5, shift_factor=0.1),
         text_encoder=Qwen3Model(Qwen3Config(**LANGUAGE)).eval(),
         tokenizer=qwen_tokenizer(),
         transformer=ZImageTransformer2DModel(

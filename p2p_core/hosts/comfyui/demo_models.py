@@ -21,14 +21,6 @@ import torch
 from comfy.ldm.flux.model import FluxParams
 
 from ...demo.architecture import AUTOENCODER_PREFIX, TEXT_PREFIX, UNET_PREFIX, WEIGHTS
-from ...demo.joint_architecture import JOINT_WEIGHTS
-
-MODELS = {
-    name: path
-    for name, path in (("UNet", WEIGHTS), ("MMDiT", JOINT_WEIGHTS))
-    if name == "UNet" or path.is_file()
-}
-"""The checkpoints, by what their networks are called; the second is there once it is trained."""
 
 
 def load_demo(path: Path = WEIGHTS) -> tuple[Any, Any, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...demo.recognise import recognise
+from ...demo.recognise import Found, recognise
 from ...demo.scenes import COLOURS, Item, item_mask
 from ...edits.base import ALIGNED, SHARED
 from ..metrics import psnr
@@ -44,17 +44,14 @@ WAYS = tuple(
 )
 
 
-def object_psnr(source: np.ndarray, picture: np.ndarray, pair: Pair) -> float | None:
-    """Measure how near a picture's object is to the true answer, in dB; None without a source's.
+def object_psnr(there: Found, picture: np.ndarray, pair: Pair) -> float:
+    """Measure how near a picture's object is to the true answer, in dB.
 
-    The true answer is the wanted object, drawn in the place and size of the source's; looked at is
-    what lies inside its outline. Pictures are uint8[height width 3].
+    The true answer is the wanted object, drawn in the place and size of the source's, which is
+    `there`; looked at is what lies inside its outline. The picture is uint8[height width 3].
     """
-    there = recognise(source).items
-    if not there:
-        return None
     (wanted,) = pair.wanted
-    item = Item(wanted["shape"], wanted["colour"], "plain", there[0].x, there[0].y, there[0].radius)
+    item = Item(wanted["shape"], wanted["colour"], "plain", there.x, there.y, there.radius)
     inside = np.asarray(item_mask(item)) > 127
     truth = np.broadcast_to(np.array(COLOURS[item.colour], np.uint8), picture.shape)
     return psnr(picture[inside], truth[inside])
@@ -72,12 +69,12 @@ def modes(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
                 ways = WAYS[at : at + AT_ONCE]
                 chains = [[swap(pair, **asdict(way))] for way in ways]
                 shot = studio.shoot(Request(pair.prompt, chains, seeds, seed + n))
-                for (way, source), picture in zip(
-                    product(ways, shot["source"]), shot["p2p"], strict=True
+                sources = [(source, recognise(source).items[:1]) for source in shot["source"]]
+                for (way, (source, items)), picture in zip(
+                    product(ways, sources), shot["p2p"], strict=True
                 ):
                     scores[way].append(Score.of(source, picture, pair))
-                    distance = object_psnr(source, picture, pair)
-                    near[way] += [] if distance is None else [distance]
+                    near[way] += [object_psnr(there, picture, pair) for there in items]
             yield exhibit
         for way, row in table.items():
             row[kind] = {**summary(scores[way]), "object_psnr": float(np.mean(near[way]))}

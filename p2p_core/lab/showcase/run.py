@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ...demo.joint_architecture import MODELS
 from ...hosts.launch.locate import HostNotFound, find_hosts
 from ...hosts.launch.server import PromptFailed, Server, ServerFailed
 from ..report import Row, measured
@@ -100,7 +101,7 @@ def photographers() -> Iterator[tuple[str, Sequence[Photographer]]]:
         return
     sys.stdout.write(f"Starting ComfyUI {host.version} ({host.path})\n")
     with Server(host) as server:
-        yield host.version, [Studio(server, model) for model in Studio.models(server)]
+        yield host.version, [Studio(server, model) for model in MODELS]
 
 
 def showcase(studios: Sequence[Photographer], out: Path, plan: Mapping[str, Any]) -> dict[str, Row]:

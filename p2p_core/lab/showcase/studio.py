@@ -65,12 +65,6 @@ class Studio:
         self.prompt = to_prompt(workflow, self.nodes)
         by_type(self.prompt, "P2P_DemoCheckpoint").update(model=model)
 
-    @staticmethod
-    def models(server: Server) -> list[str]:
-        """Name the demo models that the server has."""
-        inputs = server.get("/object_info")["P2P_DemoCheckpoint"]["input"].get("required", {})
-        return inputs["model"][1]["options"] if "model" in inputs else ["UNet"]
-
     def shoot(self, wanted: Request) -> Pictures:
         """Take pictures as every `Photographer`."""
         prompt = self._with_chains(wanted.chains)
