@@ -180,6 +180,7 @@ class P2PWordSwap(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # else an equal node elsewhere gives its own id, from the cache
         )
 
     @classmethod
@@ -255,6 +256,7 @@ class P2PRefine(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # else an equal node elsewhere gives its own id, from the cache
         )
 
     @classmethod
@@ -369,6 +371,7 @@ class P2PReweight(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # else an equal node elsewhere gives its own id, from the cache
         )
 
     @classmethod

@@ -144,6 +144,7 @@ class P2PLocalBlend(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # else an equal node elsewhere gives its own id, from the cache
         )
 
     @classmethod

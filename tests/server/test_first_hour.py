@@ -159,6 +159,17 @@ def test_an_edit_says_what_it_does(server: Server) -> None:
     assert seen.texts["mask"] == ["within red, grass, blue"]
 
 
+def test_an_edit_is_told_where_it_is_not_where_an_equal_one_was(server: Server) -> None:
+    """The host takes the output of an equal node of another workflow, though it has another id."""
+    before = demo(server, "1_word_swap")
+    swap, prompt = node_of(before, "P2P_WordSwap"), demo(server, "1_word_swap")
+    prompt["elsewhere"] = prompt.pop(swap)
+    told = {"edit_1": ["elsewhere", 0], "source_prompt": "a red ring on the grass"}
+    by_type(prompt, "P2P_Controller").update(told)
+    assert watch(server, before).messages["execution_success"]
+    assert watch(server, prompt).texts["elsewhere"] == ["red → blue · 5 words kept"]
+
+
 def blend_of(server: Server, edit: list[Any] | None = None, **inputs: Any) -> Prompt:
     """A Local Blend Mask with its default values."""
     known = server.get("/object_info/P2P_LocalBlend")["P2P_LocalBlend"]["input"]["required"]
