@@ -5,6 +5,7 @@ The same is held node by node, without a browser, in tests/server/test_first_hou
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ SOURCE, EDIT, REPROMPTED = "Source image", "Prompt-to-Prompt edit", "Re-prompted
 
 def workflow(name: str) -> Path:
     return ROOT / "workflows" / f"{name}.json"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_saved(server: Server) -> None:
+    """As with a new user: no inversion of other tests is there when the page opens."""
+    shutil.rmtree(server.base / "output" / "inversions", ignore_errors=True)
 
 
 @pytest.fixture

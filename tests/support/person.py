@@ -251,9 +251,9 @@ class Person:
 
     def read(self, name: str, text: str) -> str:
         """Wait until a text, or one with it, is written on a node; returns all of its line."""
-        left, top, right, bottom = self.box(name)
 
         def written() -> str:
+            left, top, right, bottom = self.box(name)  # which grows with what is written
             for one in self.page.get_by_text(text).all():
                 if one.is_visible() and (seen := one.bounding_box()):
                     x, y = seen["x"] + seen["width"] / 2, seen["y"] + seen["height"] / 2
