@@ -61,6 +61,8 @@ def opened(browser: Any, server: Server, host: Host) -> Callable[[str], Any]:
             "Comfy.TutorialCompleted": True,
             "Comfy.ColorPalette": "dark",
             "Comfy.VueNodes.Enabled": mode == NODES_2,
+            # no checkpoint is there; older hosts cover the page with a dialog to say so, later
+            "Comfy.Workflow.ShowMissingModelsWarning": False,
         }
         for name, value in settings.items():
             page.request.post(

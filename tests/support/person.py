@@ -31,6 +31,13 @@ STILL = """() => !document.querySelector('input:focus, .p-dialog-mask, .graphdia
     && document.getAnimations().every(one => one.playState !== 'running'
         || one.effect.getTiming().iterations === Infinity)"""
 """No box is open, and none is on its way out, where it would take the next click."""
+OFFERED = """title => {
+    const offers = [...document.querySelectorAll('[role=option], [role=dialog] *')]
+        .filter(one => one.textContent.trim().startsWith(title))
+    return document.querySelector('[role=option][data-p-focus]')
+        ? offers.some(one => one.dataset.pFocus === 'true') : offers.length > 0
+}"""
+"""The search offers a node of this title; where Enter takes what is marked, it is marked."""
 FIND = """name => window.app.graph.nodes.find(node => String(node.id) === name
     || node.title === name || node.title.startsWith(name + ' ('))"""
 """The node of an id or a title, which may say more in brackets."""
@@ -125,16 +132,21 @@ class Person:
         """
         before = self.count()
         self.actions += 1
-        box = open_search(self.page, where)
-        box.fill(title)
-        self.page.wait_for_function(
-            "title => [...document.querySelectorAll('[role=option], [role=dialog] *')]"
-            ".some(one => one.textContent.trim().startsWith(title))",
-            arg=title,
-        )
+
+        def choose() -> None:
+            if self.count() > before:  # a busy frontend's node came late
+                return
+            box = self.page.locator("input:focus")
+            if not box.count():
+                box = open_search(self.page, where)
+            box.fill("")
+            box.fill(title)
+            self.page.wait_for_function(OFFERED, arg=title)
+            self.page.keyboard.press("Enter")
+
         more = "count => window.app.graph.nodes.length > count"
         again_until(
-            lambda: self.page.keyboard.press("Enter"),
+            choose,
             lambda patience: self.page.wait_for_function(more, arg=before, timeout=patience),
         )
         self.page.wait_for_function(STILL)
@@ -242,8 +254,8 @@ class Person:
     def run(self, server: Server) -> dict[str, Any]:
         """Click Run; returns what the server then has of it in its history, at its end."""
         before = set(server.get("/history"))
-        button = self.page.get_by_role("button", name="Run", exact=True).first.bounding_box()
-        self.click((button["x"] + button["width"] / 2, button["y"] + button["height"] / 2))
+        self.actions += 1
+        self.page.get_by_role("button", name="Run", exact=True).first.click()  # once it is still
         (identity,) = wait_until(
             lambda: set(server.get("/history")) - before, "the prompt's run", seconds=PATIENCE
         )
