@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shipped import WORKFLOWS, skip_if_newer
 from waiting import interrupted, wait_until
 
-from p2p_core.hosts.launch.locate import ROOT
+from p2p_core.hosts.launch.locate import ROOT, Host
 from p2p_core.hosts.launch.server import PACK_NAME, PromptFailed, Server
 from p2p_core.hosts.launch.workflow import by_type, to_prompt
 
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 NODES = (
     "P2P_Controller",
     "P2P_WordSwap",
@@ -165,8 +165,9 @@ def test_the_template_browser_lists_every_workflow_with_its_thumbnail(server: Se
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflows_name_nodes_and_sockets_that_exist(
-    path: Any, object_info: dict[str, Any]
+    path: Any, object_info: dict[str, Any], host: Host
 ) -> None:
+    skip_if_newer(path, host)
     workflow = json.loads(path.read_text(encoding="utf-8"))
     prompt = to_prompt(workflow, object_info)
     for node in prompt.values():

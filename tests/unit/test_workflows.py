@@ -14,13 +14,23 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "workflows").glob("*.json"))
 WORKFLOWS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in FILES}
 
+LOADERS = {
+    "CheckpointLoaderSimple": "checkpoints",
+    "UNETLoader": "diffusion_models",
+    "CLIPLoader": "text_encoders",
+    "DualCLIPLoader": "text_encoders",
+    "VAELoader": "vae",
+}
+"""The folder of models that a loader reads, by its type."""
+
 
 def of_type(workflow: dict[str, Any], *types: str) -> list[dict[str, Any]]:
     return [node for node in workflow["nodes"] if node["type"] in types]
 
 
 def test_the_names_count_in_the_order_in_which_to_read_them() -> None:
-    assert [int(name.split("_")[0]) for name in WORKFLOWS] == list(range(1, len(WORKFLOWS) + 1))
+    numbers = sorted(int(name.split("_")[0]) for name in WORKFLOWS)
+    assert numbers == list(range(1, len(WORKFLOWS) + 1))
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -42,13 +52,16 @@ def test_its_thumbnail_is_small_and_shows_pictures_side_by_side(name: str) -> No
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_checkpoint_that_is_not_ours_comes_with_its_address(name: str) -> None:
-    for loader in of_type(WORKFLOWS[name], "CheckpointLoaderSimple"):
-        (model,) = loader["properties"]["models"]
-        assert model["name"] == loader["widgets_values"][0]
-        assert model["directory"] == "checkpoints"
-        assert model["url"].startswith("https://huggingface.co/")
-        assert model["url"].endswith(f"/{model['name']}?download=true")
+def test_models_that_are_not_ours_come_with_their_addresses(name: str) -> None:
+    """Each file that a loader names, in its folder."""
+    for loader in of_type(WORKFLOWS[name], *LOADERS):
+        models = loader["properties"]["models"]
+        files = [one for one in loader["widgets_values"] if one.endswith(".safetensors")]
+        assert [model["name"] for model in models] == files
+        for model in models:
+            assert model["directory"] == LOADERS[loader["type"]]
+            assert model["url"].startswith("https://huggingface.co/")
+            assert model["url"].removesuffix("?download=true").endswith(f"/{model['name']}")
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
