@@ -33,14 +33,45 @@ Pictures = dict[str, list[np.ndarray]]
 SHOWN: Mapping[str, Sequence[str]] = {
     "4_local_blend": ("source", "p2p", "mask"),
     "5_attention_maps": ("heatmaps",),
+    "11_word_swap_flux2_klein": ("both",),
 }
 """What is in the thumbnail of a workflow, where that is not source and edits."""
+
+WINDOWS = {"cross_replace_end": 0.8, "self_replace_end": 0.4, "blocks": "all"}
+OUTLINES = {**WINDOWS, "self_replace_end": 0.8}
+"""For another colour."""
+SAMPLED = {"cfg": 3.0, "steps": 30, "sampler_name": "euler", "scheduler": "normal"}
+
+LOADERS: Mapping[str, Sequence[int]] = {
+    "CheckpointLoaderSimple": (0, 1, 2),
+    "UNETLoader": (0,),
+    "CLIPLoader": (1,),
+    "DualCLIPLoader": (1,),
+    "VAELoader": (2,),
+}
+"""The demo checkpoint's outputs in the place of theirs, by the type of a loader."""
+
+SHIFTS = ("ModelSamplingAuraFlow", "ModelSamplingSD3")
+"""What only models of other kinds need: its model is taken as it is."""
+
+SMALL: Mapping[str, Any] = {"width": 128, "height": 128, "batch_size": 1}
+STANDS_FOR: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "CheckpointLoaderSimple": ("P2P_DemoCheckpoint", {}),
+    "UNETLoader": ("P2P_DemoCheckpoint", {}),
+    "CLIPLoader": ("P2P_DemoCheckpoint", {}),
+    "DualCLIPLoader": ("P2P_DemoCheckpoint", {}),
+    "VAELoader": ("P2P_DemoCheckpoint", {}),
+    "EmptySD3LatentImage": ("EmptyLatentImage", SMALL),
+    "EmptyFlux2LatentImage": ("EmptyLatentImage", SMALL),
+    "Wan22ImageToVideoLatent": ("EmptyLatentImage", SMALL),
+    "EmptyLatentImage": ("EmptyLatentImage", SMALL),
+}
+"""Nodes of the twins, with their inputs, by the type in whose place they are."""
 
 TWINS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "7_word_swap_sd15": {
         "P2P_Controller": {"source_prompt": "a red circle on the grass"},
         "P2P_WordSwap": {"words": "circle", "replacement": "star", "self_replace_reach": 0.0},
-        "EmptyLatentImage": {"width": 128, "height": 128},
         "P2P_KSampler": {"seed": 12, "cfg": 3.0, "steps": 30},
         "KSampler": {"seed": 12, "cfg": 3.0, "steps": 30},
     },
@@ -60,6 +91,47 @@ TWINS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "P2P_LocalBlend": {"source_words": "moon", "edited_words": "moon"},
         "P2P_KSampler": {"cfg": 3.0},
     },
+    "10_word_swap_flux": {
+        "P2P_Controller": {"source_prompt": "a yellow star on the grass"},
+        "P2P_WordSwap": {"words": "star", "replacement": "heart", **WINDOWS},
+        "P2P_KSampler": {"seed": 12, **SAMPLED},
+    },
+    "11_word_swap_flux2_klein": {
+        "P2P_Controller": {"source_prompt": "a blue circle on snow"},
+        "P2P_WordSwap": {"words": "blue", "replacement": "red", **OUTLINES},
+        "RandomNoise": {"noise_seed": 5},
+        "P2P_Guider": {"cfg": 3.0},
+    },
+    "12_word_swap_sd35": {
+        "P2P_Controller": {"source_prompt": "a red square on the grass"},
+        "P2P_WordSwap": {"words": "square", "replacement": "circle", **WINDOWS},
+        "P2P_KSampler": {"seed": 4, **SAMPLED},
+    },
+    "13_word_swap_qwen_image": {
+        "P2P_Controller": {"source_prompt": "a yellow moon on clay"},
+        "P2P_WordSwap": {"words": "moon", "replacement": "star", **WINDOWS},
+        "P2P_KSampler": {"seed": 5, **SAMPLED},
+    },
+    "14_word_swap_z_image": {
+        "P2P_Controller": {"source_prompt": "a red star on snow"},
+        "P2P_WordSwap": {"words": "red", "replacement": "blue", **OUTLINES},
+        "P2P_KSampler": {"seed": 6, **SAMPLED},
+    },
+    "15_word_swap_anima": {
+        "P2P_Controller": {"source_prompt": "a yellow heart on clay"},
+        "P2P_WordSwap": {"words": "yellow", "replacement": "blue", **OUTLINES},
+        "P2P_KSampler": {"seed": 12, **SAMPLED},
+    },
+    "16_video_wan22": {
+        "P2P_Controller": {"source_prompt": "a red circle on clay"},
+        "P2P_WordSwap": {"words": "red", "replacement": "blue", **OUTLINES},
+        "P2P_KSampler": {"seed": 11, **SAMPLED},
+    },
+    "17_word_weights_z_image": {
+        "P2P_WordWeights": {"prompt": "a blue (striped:-0.5) square on the grass"},
+        "CLIPTextEncode": {"text": "a blue striped square on the grass"},
+        "KSampler": {"seed": 9, **SAMPLED},
+    },
 }
 """What makes the demo model's twin of a workflow: inputs by the type of their node."""
 
@@ -74,18 +146,32 @@ def twin(name: str, prompt: Mapping[str, Any], object_info: Mapping[str, Any]) -
     """Put the prompt of a workflow for a stock checkpoint on the demo model."""
     changed = copy.deepcopy(dict(prompt))
     for node in changed.values():
-        if node["class_type"] == "CheckpointLoaderSimple":
-            node.update(class_type="P2P_DemoCheckpoint", inputs={})
-        elif node["class_type"] == "CLIPTextEncode" and isinstance(node["inputs"]["text"], str):
-            node["inputs"]["text"] = ""
-        elif node["class_type"] == "LoadImage":
+        for link in (value for value in node["inputs"].values() if isinstance(value, list)):
+            while changed[link[0]]["class_type"] in SHIFTS:
+                link[:] = changed[link[0]]["inputs"]["model"]
+            kind = changed[link[0]]["class_type"]
+            link[1] = LOADERS[kind][link[1]] if kind in LOADERS else link[1]
+    for node in changed.values():
+        kind, inputs = node["class_type"], node["inputs"]
+        if kind in STANDS_FOR:
+            class_type, own = STANDS_FOR[kind]
+            node.update(class_type=class_type, inputs=dict(own))
+        elif kind == "CLIPTextEncode":
+            if isinstance(inputs["text"], str):
+                inputs["text"] = inputs["text"] and TWINS[name].get(kind, {}).get("text", "")
+            continue
+        elif kind == "LoadImage":
             (number,) = object_info["P2P_DemoImage"]["input"]["required"]
-            node.update(
-                class_type="P2P_DemoImage", inputs={number: TWINS[name]["LoadImage"]["image"]}
-            )
-    for class_type, inputs in TWINS[name].items():
-        if class_type != "LoadImage":
-            by_type(changed, class_type).update(inputs)
+            node.update(class_type="P2P_DemoImage", inputs={number: TWINS[name][kind]["image"]})
+            continue
+        elif kind == "Flux2Scheduler":
+            model = by_type(changed, "P2P_Guider")["model"]
+            inputs = {"model": model, "scheduler": "normal", "steps": 30, "denoise": 1.0}
+            node.update(class_type="BasicScheduler", inputs=inputs)
+        elif kind == "SaveWEBM":
+            saved = {name: inputs[name] for name in ("images", "filename_prefix")}
+            node.update(class_type="SaveImage", inputs=saved)
+        node["inputs"].update(TWINS[name].get(kind, {}))
     return changed
 
 
