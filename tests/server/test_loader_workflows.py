@@ -20,8 +20,8 @@ import small_files
 from shipped import read, skip_if_newer
 
 from p2p_core.hosts.launch.locate import ROOT, Host
-from p2p_core.hosts.launch.server import Server
-from p2p_core.hosts.launch.workflow import to_prompt
+from p2p_core.hosts.launch.server import PromptFailed, Server
+from p2p_core.hosts.launch.workflow import by_type, to_prompt
 
 SUPPORT = ROOT / "tests" / "support"
 
@@ -124,3 +124,65 @@ def test_the_video_workflow_runs_as_shipped(loading: Server, models: Callable[[A
     assert len(names) == 2
     source, edit = ((Path(loading.base) / "output" / name).read_bytes() for name in sorted(names))
     assert source != edit
+
+
+def test_guidance_of_flux_is_set_on_the_way_to_the_sampler(
+    loading: Server, models: Callable[[Any], None]
+) -> None:
+    """As the workflow's note has it: the model's own is 3.5, and another makes other pictures."""
+    models(small_files.flux())
+
+    def pictures(guidance: float | None) -> list[bytes]:
+        prompt = prompt_of("10_word_swap_flux", loading, SAMPLED)
+        sampler = by_type(prompt, "P2P_KSampler")
+        if guidance is not None:
+            controller, _ = sampler["controller"]
+            inputs = {"conditioning": [controller, 2], "guidance": guidance}
+            prompt["guidance"] = {"class_type": "FluxGuidance", "inputs": inputs}
+            sampler["positive"] = ["guidance", 0]
+        return [image.tobytes() for image in loading.images(loading.queue(prompt))]
+
+    own = pictures(None)
+    assert pictures(3.5) == own
+    assert all(a != b for a, b in zip(pictures(8.0), own, strict=True))
+
+
+MISTAKES = {
+    "blocks that the model does not have": (
+        {"P2P_WordSwap": {"blocks": "20-37"}},
+        r"P2P_KSampler.*: Expected blocks that this model has, got '20-37' of 6 blocks "
+        r"\(2 double, 4 single\)\. Choose others, or all",
+    ),
+    "more words than the encoder is given": (
+        {"P2P_Controller": {"source_prompt": "a cat " + "and a bench " * 800}},
+        r"P2P_Controller.*: Expected a prompt of at most 2048 tokens, got \d+\. Shorten it",
+    ),
+    "a video latent on an image model": (
+        {"P2P_KSampler": {"latent_image": ["video", 0]}},
+        r"P2P_KSampler.*: Expected a latent of shape \[images, 16, height, width\], got "
+        r"\[1, 16, 2, 8, 8\]\. .* use an empty latent for this kind of model",
+    ),
+    "a model that cannot be edited": (
+        {"UNETLoader": {"unet_name": "hunyuan.safetensors"}},
+        r"P2P_KSampler.*: Expected a model of a family that is known \(.*Flux.*\), got "
+        r"HunyuanVideo or HunyuanImage \(HunyuanVideo\)",
+    ),
+}
+"""What is done to the workflow for Flux, and how the host tells of it."""
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_on_a_model_of_today_is_told_in_a_sentence(
+    mistake: str, loading: Server, models: Callable[[Any], None]
+) -> None:
+    """On the node that it is of: what was expected, what came, and what to do."""
+    models(small_files.flux())
+    models(small_files.hunyuan())
+    changes, said = MISTAKES[mistake]
+    prompt = prompt_of("10_word_swap_flux", loading, SAMPLED)
+    video = {**SMALL, "length": 5, "batch_size": 1}
+    prompt["video"] = {"class_type": "EmptyHunyuanLatentVideo", "inputs": video}
+    for kind, inputs in changes.items():
+        by_type(prompt, kind).update(inputs)
+    with pytest.raises(PromptFailed, match=said):
+        loading.queue(prompt)

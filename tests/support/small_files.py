@@ -167,6 +167,23 @@ WAN = {
     "in_dim": 48,
     "out_dim": 48,
 }
+HUNYUAN = {
+    **FLUX,
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": WIDTH,
+    "context_in_dim": 4096,
+    "axes_dim": [16, 56, 56],
+    "theta": 256,
+    "patch_size": [1, 2, 2],
+    "qkv_bias": True,
+    "guidance_embed": False,
+    "byt5": False,
+    "meanflow": False,
+    "use_cond_type_embedding": False,
+    "vision_in_dim": None,
+    "meanflow_sum": False,
+}
 UNSEEN = {
     "flux": ("hidden_size", "num_heads", "context_in_dim", "vec_in_dim"),  # by older hosts
     "qwen": ("attention_head_dim", "num_attention_heads", "joint_attention_dim", "axes_dims_rope"),
@@ -185,6 +202,15 @@ def flux() -> Iterator[tuple[str, Weights]]:
     yield "text_encoders/clip_l.safetensors", text_encoder(clip, "clip_l")
     yield "text_encoders/t5xxl_fp16.safetensors", text_encoder(clip, "t5xxl")
     yield "vae/ae.safetensors", autoencoder(16)
+
+
+def hunyuan() -> Iterator[tuple[str, Weights]]:
+    """A family of the host that cannot be edited."""
+    from comfy.ldm.hunyuan_video.model import HunyuanVideoParams
+
+    options = {k: v for k, v in HUNYUAN.items() if k in HunyuanVideoParams.__dataclass_fields__}
+    options["image_model"] = "hunyuan_video"
+    yield "diffusion_models/hunyuan.safetensors", network("HunyuanVideo", options, options)
 
 
 def klein() -> Iterator[tuple[str, Weights]]:
