@@ -29,7 +29,8 @@ from .common import (
 def model_input() -> Any:
     return io.Model.Input(
         "model",
-        tooltip="The model that denoises: SD1.x, SD2.x, SDXL or the demo model.",
+        tooltip="The model that denoises: Stable Diffusion, Flux, Qwen-Image, Z-Image, Wan and the "
+        "others that the README names, or the demo model.",
     )
 
 

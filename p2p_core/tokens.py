@@ -74,6 +74,17 @@ class Prompt:
     repeats: bool = True
     """Whether a host repeats it to the length of another, or pads it."""
 
+    def shifted(self, by: int) -> Prompt:
+        """The same words, so many tokens later."""
+        words = (replace(word, tokens=tuple(t + by for t in word.tokens)) for word in self.words)
+        return replace(self, words=tuple(words))
+
+    def behind(self, tokens: int) -> Prompt:
+        """The prompt of one encoder behind so many tokens of no word, a sequence of their own."""
+        length = tokens + self.length
+        ends = (range(tokens), range(tokens, length))
+        return replace(self.shifted(tokens), length=length, sequences=ends)
+
     @property
     def parts(self) -> tuple[Prompt, ...]:
         """As each of its encoders sees it."""

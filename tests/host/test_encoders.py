@@ -11,6 +11,7 @@ import comfy.text_encoders.qwen_image as qwen_image
 import comfy.text_encoders.sd3_clip as sd3_clip
 import pytest
 import torch
+from text_tokenizers import tekken
 
 from p2p_core.edits import Refine, WordSwap
 from p2p_core.hosts.comfyui.conditioning import build_controller, source_alone
@@ -28,7 +29,10 @@ OPTIONS = {
     "clip_t5xxl_model_config": T5,
     "qwen25_7b_model_config": LLM,
     "qwen3_4b_model_config": LLM,
+    "mistral3_24b_model_config": {**LLM, "num_hidden_layers": 31, "vocab_size": 2048},
 }
+FRONT = {"flux2": 512}
+"""How many tokens a network fills texts up to in front."""
 
 
 def z_image():
@@ -61,6 +65,7 @@ ENCODERS = {
     "qwen-image": qwen,
     "z-image": z_image,
     "klein": lambda: (flux.KleinTokenizer, flux.klein_te()),
+    "flux2": lambda: (flux.Flux2Tokenizer, flux.flux2_te()),
 }
 
 
@@ -73,7 +78,12 @@ def clip(request):
     target = SimpleNamespace(params={}, clip=model, tokenizer=tokenizer)
     width = 4096 if request.param == "sd3" else T5["d_model"]  # beside CLIP's, it must be its own
     options = {**OPTIONS, "t5xxl_model_config": {**T5, "d_model": width}}
-    clip = comfy.sd.CLIP(target, model_options={**options, "dtype": torch.float32})
+    clip = comfy.sd.CLIP(
+        target,
+        tokenizer_data={"tekken_model": tekken()},
+        model_options={**options, "dtype": torch.float32},
+    )
+    clip.front = FRONT.get(request.param, 0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in clip.cond_stage_model.parameters():
@@ -108,14 +118,20 @@ def test_words_are_found_and_rows_are_the_encoders_own(clip):
     assert cond.shape[:2] == (3, controller.length)
     for row, prompt in zip(cond, controller.prompts, strict=True):
         alone = encoded_alone(clip, prompt.text)[0]
-        assert torch.equal(row[: len(alone)], alone)
-        assert not row[len(alone) :].any()
-        assert len(alone) == prompt.length
+        before = max(0, clip.front - len(alone))
+        text = slice(before, before + len(alone))
+        assert torch.equal(row[text], alone)
+        assert not row[: text.start].any()
+        assert not row[text.stop :].any()
+        assert text.stop == prompt.length
         for word in prompt.words:
             assert word.tokens
-            if len(prompt.parts) == 1:
+            if clip.front or len(prompt.parts) == 1:
                 assert any(word.text in one for one in said(clip, word)), word
-    assert torch.equal(source_alone(encoded)[0][0], encoded_alone(clip, PROMPT))
+                assert all(token in range(text.start, text.stop) for token in word.tokens)
+    source = source_alone(encoded)[0][0]
+    alone = encoded_alone(clip, PROMPT)
+    assert torch.equal(source[:, source.shape[1] - alone.shape[1] :], alone)
 
 
 @torch.inference_mode()

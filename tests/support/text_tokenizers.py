@@ -1,6 +1,10 @@
 """Small tokenizers of different habits, for tests that must hold for any tokenizer."""
 
+import base64
+import json
 import re
+
+import torch
 
 from p2p_core.tokens import read_prompt
 
@@ -41,3 +45,17 @@ def reader(tokenise=whole_words, window=75):
         return read_prompt(text, content, positions, chunks * (window + 2), tokenise)
 
     return read
+
+
+def tekken():
+    """A Mistral tokenizer of single bytes, as a text encoder's file holds it: uint8[bytes]."""
+    special = {0: "<unk>", 1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]", 11: "<pad>"}
+    special |= {17: "[SYSTEM_PROMPT]", 18: "[/SYSTEM_PROMPT]"}
+    content = {
+        "config": {"default_num_special_tokens": 1000, "default_vocab_size": 1256},
+        "vocab": [
+            {"rank": n, "token_bytes": base64.b64encode(bytes([n])).decode()} for n in range(256)
+        ],
+        "special_tokens": [{"rank": rank, "token_str": text} for rank, text in special.items()],
+    }
+    return torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)

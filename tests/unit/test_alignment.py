@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_tokenizers import ALL, chunks_of_three, reader
 
-from p2p_core.alignment import Draft, align, changes, describe, mapper, revise
+from p2p_core.alignment import Draft, Span, align, changes, describe, mapper, revise
 from p2p_core.controller import plan
 from p2p_core.edits import Refine, WordSwap
 from p2p_core.matching import matching
 from p2p_core.schedules import Schedule, Window
-from p2p_core.tokens import split_words
+from p2p_core.tokens import read_prompt, split_words
 
 SOME = st.lists(
     st.sampled_from(
@@ -268,3 +268,24 @@ def test_special_tokens_take_the_sources_at_their_own_places(before, after, wind
     assert torch.allclose(matrix[here].sum(1), torch.ones(len(here)))
     assert (matrix[:, there].sum(0) > 0).all()
     assert torch.allclose(matrix[starts][:, to_starts].sum(1), torch.ones(len(starts)))
+
+
+def test_a_text_that_is_filled_up_in_front_keeps_what_stands_around_its_words():
+    """Special tokens go with the text, wherever it begins; fillings are laid over each other."""
+
+    def read(text, front):
+        words = text.split()
+        length = len(words) + 2
+        bare = read_prompt(text, words, range(1, 1 + len(words)), length, str.split)
+        return bare.behind(front - length)
+
+    source, edited = read("a cat", 8), read("a big cat", 8)
+    spans = [Span(range(0, 1), range(0, 1), None), Span(range(0), range(1, 2), 0)]
+    spans.append(Span(range(1, 2), range(2, 3), None))
+    matrix = mapper(source, edited, spans)
+    assert matrix.shape == (8, 8)
+    assert [matrix[row].nonzero().flatten().tolist() for row in range(4, 8)] == [[3], [4], [6], [7]]
+    assert torch.equal(matrix[:4].sum(1), torch.ones(4))
+    assert not matrix[:4, 3:].any()
+    bare = read("a cat", 4)  # fills it: nothing is in front
+    assert torch.equal(mapper(bare, bare, [spans[0]])[0], torch.eye(4)[0])

@@ -17,7 +17,14 @@ from ...controller import Chain, Controller, Rows, plan
 from ...inversion.task import Found
 from .guarding import guarded, unguarded
 from .prompts import Columns, read
-from .texts import MASK_KEY, PROMPT_KEYS, kept_apart, source_entry, text_length
+from .texts import (
+    MASK_KEY,
+    PROMPT_KEYS,
+    filled_in_front,
+    kept_apart,
+    source_entry,
+    text_length,
+)
 
 CONTROLLER_KEY = "p2p_controller"
 """Marks conditioning that a controller made, one row per prompt: the entry holds the controller."""
@@ -89,6 +96,7 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
     encode = cache(lambda text: clip.encode_from_tokens_scheduled(clip.tokenize(text)))
     read(clip, source_prompt)  # before the host's encoder, which has no sentence for what it can't
     columns = Columns.of(clip, source_prompt, *encode(source_prompt)[0])
+    front = columns.front if columns else 0
     controller = plan(source_prompt, chains, lambda text: read(clip, text, columns))
     lengths = sorted({prompt.length for prompt in controller.prompts})
     if controller.length > REPEATED * lengths[-1]:
@@ -98,7 +106,10 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
             f"{controller.length} only. Bring the edited prompts closer to the source prompt's "
             "length, or give each edit a controller of its own."
         )
-    encoded = [encode(prompt.text) for prompt in controller.prompts]
+    encoded = [
+        [filled_in_front(entry, front) for entry in encode(prompt.text)]
+        for prompt in controller.prompts
+    ]
     for prompt, entries in zip(controller.prompts, encoded, strict=True):
         for length in (text_length(*entry) for entry in entries):
             if length != prompt.length:

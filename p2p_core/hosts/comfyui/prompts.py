@@ -11,7 +11,7 @@ from comfy.sd1_clip import escape_important, parse_parentheses, unescape_importa
 from torch import Tensor
 
 from ...tokens import Prompt, Segment, check_size, read_prompt
-from .texts import FILLED, IDS_KEY, LLAMA_KEY
+from .texts import FILLED, FILLED_IN_FRONT, IDS_KEY, LLAMA_KEY
 
 _ESCAPED = (escape_important("\\("), escape_important("\\)"))
 """What the host makes of brackets that are meant as such: as many characters as are written."""
@@ -30,6 +30,8 @@ class Columns:
     """Tokens at the beginning that the conditioning lacks."""
     least: int = 0
     """Tokens that shorter texts are filled up to by the network."""
+    front: int = 0
+    """The same, where they are filled up in front of the text."""
 
     @classmethod
     def of(cls, clip: Any, text: str, cond: Tensor, extra: dict[str, Any]) -> Columns | None:
@@ -47,7 +49,7 @@ class Columns:
         names = list(lengths)
         for keys in (*((name,) for name in names), (names[0], *names[1:][-1:])):
             if sum(lengths[key] for key in keys) == length:
-                return cls(keys)
+                return cls(keys, front=FILLED_IN_FRONT.get(keys[0], 0))
         if len(names) == 1 and lengths[names[0]] > length and not _chunked(clip, names[0]):
             return cls((names[0],), lengths[names[0]] - length)
         return None
@@ -70,12 +72,11 @@ def read(clip: Any, text: str, columns: Columns | None = None) -> Prompt:
             "Write the weight as a number, such as (cat:1.5)."
         ) from error
     prompt = Prompt.joined(parts)
+    if columns.front:
+        return prompt.behind(max(0, columns.front - prompt.length))
     if not columns.cut:
         return replace(prompt, length=max(prompt.length, columns.least))
-    words = tuple(
-        replace(word, tokens=tuple(t - columns.cut for t in word.tokens)) for word in prompt.words
-    )
-    return replace(prompt, words=words, length=prompt.length - columns.cut)
+    return replace(prompt.shifted(-columns.cut), length=prompt.length - columns.cut)
 
 
 def _read(clip: Any, text: str, key: str) -> Prompt:
@@ -165,8 +166,8 @@ def _tokens(clip: Any, text: str, key: str, around: Sequence[Any]) -> tuple[dict
     flat = _flat(clip, text, key)
     words = {i: token for i, (token, word) in enumerate(flat) if word != 0}
     if around:
-        before = _shared([token for token, _ in flat], around)
         ids = list(words.values())
+        before = _shared(ids, around)
         after = _shared(ids[::-1], around[before:][::-1])
         places = list(words)
         words = {place: words[place] for place in places[before : len(places) - after]}

@@ -35,6 +35,9 @@ ENTRIES_KEY = "p2p_entries"
 FILLED = 512
 """Tokens that Anima's network fills shorter texts up to."""
 
+FILLED_IN_FRONT = {"mistral3_24b": 512}
+"""Tokens that a network fills shorter texts up to in front, by its encoder's tokenizer: Flux.2."""
+
 
 def text_length(cond: Tensor, extra: dict[str, Any]) -> int:
     """Count the text tokens per row that the network will have of a conditioning's entry."""
@@ -51,6 +54,17 @@ def tokens_of_call(texts: Tensor, given: dict[str, Any]) -> int:
 def _beside(llama: Tensor | None) -> int:
     """Count tokens of HiDream's other encoder, of which each block has two layers: last and own."""
     return 0 if llama is None else 2 * llama.shape[-2]
+
+
+def filled_in_front(entry: list[Any], length: int) -> list[Any]:
+    """Fill an entry's text up in front, as its network would, with what its mask hides."""
+    cond, extra = entry
+    missing = length - cond.shape[1]
+    if missing <= 0:
+        return entry
+    if MASK_KEY in extra:
+        extra = {**extra, MASK_KEY: F.pad(extra[MASK_KEY], (missing, 0))}
+    return [F.pad(cond, (0, 0, missing, 0)), extra]
 
 
 def kept_apart(entries: Sequence[Sequence[Any]], length: int) -> list[Any] | None:
