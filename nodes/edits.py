@@ -8,11 +8,13 @@ from comfy_api.latest import io
 
 from ..p2p_core.edits import AUTOMATIC, Refine, Reweight, SelfInjection, WordSwap
 from ..p2p_core.notation import parse_factors, parse_windows
+from ..p2p_core.presets import PRESETS
 from ..p2p_core.schedules import Schedule, Window
 from .common import ADVANCED, CATEGORY, Edit, Link, fraction_input, linked, optional_schema
 from .joint import joint, joint_inputs
 
 FOLLOW, OWN = "as the edits before it", "own window"
+CUSTOM = "custom"
 FACTORS_ACT = {AUTOMATIC: None, "after the softmax": False, "before the softmax": True}
 
 
@@ -103,6 +105,25 @@ def word_window_inputs(only: str = "") -> list[Any]:
     ]
 
 
+def preset_input() -> Any:
+    return io.Combo.Input(
+        "preset",
+        options=[CUSTOM, *PRESETS],
+        default=CUSTOM,
+        optional=True,
+        tooltip="What the edit is to do, which says until when it takes the source's attention: "
+        "it then has windows of its own instead of cross_replace_end and self_replace_end. "
+        "Custom is what those say.",
+        **ADVANCED,
+    )
+
+
+def ends(preset: str, cross: float, own: float) -> tuple[float, float]:
+    """Until when words, and until when outlines, are the source's: a preset's ends, or a node's."""
+    chosen = PRESETS.get(preset)
+    return (chosen.cross_end, chosen.self_end) if chosen else (cross, own)
+
+
 def chain_input() -> Any:
     return Edit.Input(
         "edit",
@@ -171,6 +192,7 @@ class P2PWordSwap(io.ComfyNode):
                 chain_input(),
                 *word_window_inputs(),
                 *joint_inputs(),
+                preset_input(),
             ],
             outputs=[
                 Edit.Output(
@@ -197,16 +219,16 @@ class P2PWordSwap(io.ComfyNode):
         edit: tuple[Link, ...] = (),
         word_windows: str = "",
         cross_replace_fade: float = 0.0,
+        preset: str = CUSTOM,
         **where: str,
     ) -> io.NodeOutput:
+        cross_end, self_end = ends(preset, cross_replace_end, self_replace_end)
         swap = WordSwap(
             words,
             replacement,
             occurrence,
-            schedule=schedule(
-                cross_replace_start, cross_replace_end, cross_replace_fade, word_windows
-            ),
-            self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
+            schedule=schedule(cross_replace_start, cross_end, cross_replace_fade, word_windows),
+            self_injection=self_injection(self_replace_start, self_end, self_replace_reach),
             joint=joint(**where),
         )
         return linked(edit, swap, cls)
@@ -247,6 +269,7 @@ class P2PRefine(io.ComfyNode):
                 chain_input(),
                 *word_window_inputs(),
                 *joint_inputs(),
+                preset_input(),
             ],
             outputs=[
                 Edit.Output(
@@ -272,15 +295,15 @@ class P2PRefine(io.ComfyNode):
         edit: tuple[Link, ...] = (),
         word_windows: str = "",
         cross_replace_fade: float = 0.0,
+        preset: str = CUSTOM,
         **where: str,
     ) -> io.NodeOutput:
+        cross_end, self_end = ends(preset, cross_replace_end, self_replace_end)
         refine = Refine(
             edited_prompt,
             inject_swapped,
-            schedule=schedule(
-                cross_replace_start, cross_replace_end, cross_replace_fade, word_windows
-            ),
-            self_injection=self_injection(self_replace_start, self_replace_end, self_replace_reach),
+            schedule=schedule(cross_replace_start, cross_end, cross_replace_fade, word_windows),
+            self_injection=self_injection(self_replace_start, self_end, self_replace_reach),
             joint=joint(**where),
         )
         return linked(edit, refine, cls)

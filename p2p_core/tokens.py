@@ -73,6 +73,8 @@ class Prompt:
     """Positions of each of several encoders' tokens, one after the other; none: of one."""
     repeats: bool = True
     """Whether a host repeats it to the length of another, or pads it."""
+    front: int = 0
+    """Tokens before those of its encoder that do nothing but fill it up."""
 
     def shifted(self, by: int) -> Prompt:
         """The same words, so many tokens later."""
@@ -83,7 +85,7 @@ class Prompt:
         """The prompt of one encoder behind so many tokens of no word, a sequence of their own."""
         length = tokens + self.length
         ends = (range(tokens), range(tokens, length))
-        return replace(self.shifted(tokens), length=length, sequences=ends)
+        return replace(self.shifted(tokens), length=length, sequences=ends, front=tokens)
 
     @property
     def parts(self) -> tuple[Prompt, ...]:

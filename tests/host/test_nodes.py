@@ -111,3 +111,25 @@ def test_an_inversion_is_made_again_only_for_what_it_depends_on(demo, inversion_
     del model
     gc.collect()
     assert kept() is None
+
+
+def test_a_preset_stands_in_for_the_windows_ends(pack):
+    edits = importlib.import_module(f"{pack.__name__}.nodes.edits")
+    others = {"self_replace_start": 0.0, "self_replace_reach": 0.0}
+    others |= {"cross_replace_start": 0.0}
+    for node, given in (
+        (edits.P2PWordSwap, {"words": "cat", "replacement": "dog", "occurrence": 1}),
+        (edits.P2PRefine, {"edited_prompt": "a dog", "inject_swapped": True}),
+    ):
+
+        def edit(cross, own, node=node, given=given, **more):
+            ends = {"cross_replace_end": cross, "self_replace_end": own}
+            (link,) = node.execute(**given, **ends, **others, **more).args[0]
+            return link.edit
+
+        (combo,) = (one for one in node.define_schema().inputs if one.id == "preset")
+        assert combo.options[0] == combo.default == edits.CUSTOM
+        for name in combo.options[1:]:
+            preset = edits.PRESETS[name]
+            assert edit(0.9, 0.1, preset=name) == edit(preset.cross_end, preset.self_end)
+        assert edit(0.9, 0.1, preset=combo.default) == edit(0.9, 0.1) != edit(0.9, 0.2)

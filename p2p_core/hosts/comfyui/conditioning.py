@@ -162,7 +162,7 @@ def _masks(entries: Sequence[list[Any]], controller: Controller) -> Tensor:
 
 def source_alone(encoded: EncodedController) -> Conditioning:
     """Cut out the source prompt's own conditioning, one row, as a text encoder gives it."""
-    length, prompts = encoded.controller.source.length, len(encoded.controller.prompts)
+    source, prompts = encoded.controller.source, len(encoded.controller.prompts)
 
     def first(value: Any) -> Any:
         several = isinstance(value, Tensor) and value.ndim and value.shape[0] == prompts
@@ -171,7 +171,7 @@ def source_alone(encoded: EncodedController) -> Conditioning:
     return [
         source_entry(extra)
         or [
-            cond[:1, :length],
+            cond[:1, source.front : source.length],
             {k: first(value) for k, value in unguarded(extra).items() if k != CONTROLLER_KEY},
         ]
         for cond, extra in encoded.conditioning

@@ -93,6 +93,32 @@ ADDED: tuple[Pair, ...] = tuple(
 )
 """Prompts that a pattern is added to."""
 
+REMOVED: tuple[Pair, ...] = tuple(
+    Pair(pair.edited, pair.replacement, pair.words, ({**pair.wanted[0], "pattern": "plain"},))
+    for pair in ADDED
+)
+"""Prompts that a pattern is taken from."""
+
+LEFT_OUT: tuple[Pair, ...] = tuple(
+    Pair(
+        with_article(f"{colour} {shape} and a {other} {ground}"),
+        f" and a {other}",
+        "",
+        ({"colour": colour, "shape": shape},),
+    )
+    for colour, shape, other, ground in (
+        ("red", "circle", "blue star", "on the grass"),
+        ("blue", "square", "red heart", "on sand"),
+        ("yellow", "star", "pink circle", "at night"),
+        ("purple", "triangle", "green moon", "in the snow"),
+        ("black", "heart", "red cross", "in the sky"),
+        ("yellow", "ring", "purple square", "in the sea"),
+        ("green", "cross", "purple triangle", "on stone"),
+        ("pink", "moon", "yellow ring", "on clay"),
+    )
+)
+"""Prompts of two objects, the second of which is taken out."""
+
 FADED: tuple[tuple[str, str], ...] = (
     ("a striped blue square on sand", "striped"),
     ("a dotted red circle on the grass", "dotted"),

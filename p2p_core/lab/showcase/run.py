@@ -23,7 +23,7 @@ from ...demo.joint_architecture import MODELS
 from ...hosts.launch.locate import HostNotFound, find_hosts
 from ...hosts.launch.server import PromptFailed, Server, ServerFailed
 from ..report import Row, measured
-from . import exhibits
+from . import exhibits, windows
 from .exhibits import Exhibit
 from .modes import modes
 from .pairs import ADDED, FADED, PAIRS
@@ -42,6 +42,7 @@ ROWS = {
     **MEASURED,
     "one_word": (lambda studio, _, seed: exhibits.one_word(studio, seed), 1, 3),
     "word_maps": (lambda studio, _, seed: exhibits.word_maps(studio, seed), 1, 3),
+    "windows": (windows.windows, 4, windows.PROMPTS),
 }
 """What is shown of the first model."""
 
@@ -74,12 +75,9 @@ def main() -> int:
         return 1
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
     for name in options.rows or list(rows):
-        made = (
-            sorted((options.out / JOINT).glob("*.png"))
-            if name == JOINT
-            else [options.out / f"{name}.png"]
-        )
-        sys.stdout.write("".join(f"Pictures: {path}\n" for path in made))
+        sheets = sorted((options.out / JOINT).glob("*.png"))
+        made = sheets if name == JOINT else [options.out / f"{name}.png"]
+        sys.stdout.write("".join(f"Pictures: {path}\n" for path in made if path.exists()))
     return 0
 
 
