@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .attention_maps import WordMaps
 from .controller import Controller, Rows
+from .inversion.path import Path
 from .inversion.task import Found
 from .local_blend import LocalBlend, blend, chosen_side
 from .schedules import progress
@@ -38,7 +39,7 @@ class Blending:
         restore_source: Found | None = None,
     ) -> None:
         self.rows, self.sigmas, self.size = rows, sigmas, size
-        self.restore_source = restore_source
+        self.path = None if restore_source is None else Path(restore_source, sigmas)
         self.blends = {
             n: branch.blend
             for n, branch in enumerate(controller.branches)
@@ -55,7 +56,7 @@ class Blending:
         self.masks: dict[int, Tensor] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.blends) or self.restore_source is not None
+        return bool(self.blends) or self.path is not None
 
     def apply(self, x: Tensor, sigma: float, noised: Noised, done: bool = False) -> None:
         """Blend latents x = image + σ · noise, float[rows channels height width], in place.
@@ -71,12 +72,10 @@ class Blending:
             )
         here = progress(sigma, self.sigmas)
         sources = self.rows.source_block
-        if self.restore_source is not None:
-            level = min(range(len(self.sigmas)), key=lambda n: abs(self.sigmas[n] - sigma))
-            path = self.restore_source.trajectory[level].to(x)
-            if self.restore_source.shared:
-                x += self.rows.of_sources(path - x[sources])
-            x[sources] = path
+        if self.path is not None:
+            self._restore(self.path, x, sigma, done)
+        if not done and not self.on_grid(sigma):
+            return
         for n, wanted in self.blends.items():
             unseen = n in self.maps and not self.maps[n].sums
             if here <= wanted.start + 1e-6 or (unseen and not done):
@@ -95,6 +94,24 @@ class Blending:
                 background = noised(wanted.background, sigma)
             x[block] = blend(x[block], background.to(x), mask)
             self.masks[n] = mask
+
+    def _restore(self, path: Path, x: Tensor, sigma: float, done: bool) -> None:
+        """Set the sources to their path, in place, and move the edits alongside where shared."""
+        sources = self.rows.source_block
+        if not done:
+            path.start(x[sources], sigma)
+        latents = path.finished(sigma) if done else path.at(sigma)
+        if latents is None:
+            return
+        latents = latents.to(x)
+        if path.found.shared:
+            x += self.rows.of_sources(latents - x[sources])
+        x[sources] = latents
+
+    def wants(self, sigma: float) -> bool:
+        """Tell whether anything is set in the latents that are evaluated at this level."""
+        every = self.path is not None and self.path.found.levels is not None
+        return every or self.on_grid(sigma)
 
     def all_masks(self) -> Tensor:
         """Give every edited image's mask, edit by edit: ones without a blend.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,52 @@ from .blocks import UNDIVIDED
 from .controller import Controller, Rows
 
 Made = TypeVar("Made")
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True)
+class Held:
+    """Which rows of one call go through the network: those of each of its conditionings.
+
+    >>> held = Held((Rows(1, 1), Rows(1, 1, known=True)))  # a positive and a negative prompt
+    >>> call = torch.tensor([[1], [2], [3], [4]])
+    >>> held.cut(call).flatten(), held.blocks(["positive", "negative"])
+    (tensor([1, 2, 4]), ['positive', 'positive', 'negative'])
+    >>> held.filled(torch.tensor([[10], [20], [40]]), torch.tensor([[7]])).flatten()
+    tensor([ 7, 20,  7, 40])
+    """
+
+    rows: tuple[Rows, ...]
+    """Of each conditioning, in the call's order."""
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """The rows of each conditioning in what goes through the network: (first, beyond last)."""
+        ends = [*accumulate((rows.total for rows in self.rows), initial=0)]
+        return tuple(pairwise(ends))
+
+    def cut(self, values: Tensor) -> Tensor:
+        """Cut what goes through the network out of a whole call's rows."""
+        chunks = values.chunk(len(self.rows))
+        return torch.cat([rows.held(own) for rows, own in zip(self.rows, chunks, strict=True)])
+
+    def filled(self, values: Tensor, sources: Tensor) -> Tensor:
+        """Make rows of a whole call of what the network gave, [rows …], and what `sources` are.
+
+        Sources whose rows went through the network for their attention alone are so, too.
+        """
+        return torch.cat(
+            [
+                part
+                for rows, (start, stop) in zip(self.rows, self.spans, strict=True)
+                for part in (sources, values[start + rows.source_block.stop : stop])
+            ]
+        )
+
+    def blocks(self, each: Sequence[Kept]) -> list[Kept]:
+        """Repeat what there is one of for each conditioning for each block of its rows."""
+        pairs = zip(self.rows, each, strict=True)
+        return [one for rows, one in pairs for _ in range(rows.prompts)]
 
 
 @dataclass(frozen=True)

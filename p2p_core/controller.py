@@ -43,6 +43,12 @@ class Rows:
 
     sources: int
     edits: int
+    known: bool = False
+    """Whether the sources are known without the network: a call of it holds the edits' rows alone.
+
+    >>> Rows(sources=2, edits=1, known=True).held(torch.tensor([5, 6, 7, 8]))
+    tensor([7, 8])
+    """
 
     @classmethod
     def continuing(cls, latents: int, edits: int) -> Rows:
@@ -60,7 +66,7 @@ class Rows:
     @property
     def prompts(self) -> int:
         """The number of rows of what has one per prompt: the source's, then each edit's."""
-        return 1 + self.edits
+        return self.edits + (not self.known)
 
     @property
     def total(self) -> int:
@@ -68,11 +74,12 @@ class Rows:
 
     @property
     def source_block(self) -> slice:
-        return slice(0, self.sources)
+        return slice(0, 0 if self.known else self.sources)
 
     def block(self, branch: int) -> slice:
         """Select the rows of edited branch `branch`, counting from 0."""
-        return slice((branch + 1) * self.sources, (branch + 2) * self.sources)
+        start = self.source_block.stop + branch * self.sources
+        return slice(start, start + self.sources)
 
     @property
     def blocks(self) -> tuple[slice, ...]:
@@ -80,8 +87,16 @@ class Rows:
         return (self.source_block, *(self.block(branch) for branch in range(self.edits)))
 
     def pairs(self, branch: int) -> Iterator[tuple[int, int]]:
-        """Pair the rows of a branch with the sources': (edited row, its source row)."""
-        return ((self.block(branch).start + n, n) for n in range(self.sources))
+        """Pair the rows of a branch with the sources': (edited row, its source row).
+
+        Where sources are known nothing looks at them, and a row stands for its own.
+        """
+        own = self.block(branch)
+        return zip(_counted(own), _counted(own if self.known else self.source_block), strict=True)
+
+    def held(self, rows: Tensor) -> Tensor:
+        """Cut the rows that it holds out of those of the batch with its sources."""
+        return rows[self.sources :] if self.known else rows
 
     def of_sources(self, rows: Tensor) -> Tensor:
         """Repeat one row per source for its edits: [sources …] → [total …]."""
@@ -110,6 +125,10 @@ class Rows:
                     "choose a smaller one."
                 )
             )
+
+
+def _counted(rows: slice) -> range:
+    return range(rows.start, rows.stop)
 
 
 @dataclass(frozen=True)
@@ -256,6 +275,10 @@ class Controller:
     def weights(self, progress: float) -> tuple[tuple[float, ...], ...]:
         """Collect all that the branches' moments depend on; equal weights, equal moments."""
         return tuple(branch.weights(progress) for branch in self.branches)
+
+    def needs_source(self, progress: float) -> bool:
+        """Tell whether an edit looks at the source's attention at this progress, 0–1."""
+        return any(any(weights) for weights in self.weights(progress))
 
     def covered(self, block: int, kinds: Sequence[str]) -> tuple[tuple[bool, ...], ...]:
         """Tell which edits of which branch act in a block; where as many do, moments are equal."""

@@ -55,13 +55,25 @@ class Facts:
     prompt: str
     source: Tensor
     """The source text's embedding: float[rows tokens channels]."""
-    negative: Tensor
-    """The negative text's, likewise."""
+    negative: Tensor | None
+    """The negative text's, likewise; None where there is none."""
     sigmas: Tensor
-    """float[levels]."""
+    """float[levels]: of the run, which may be a part of `whole`."""
     spacing: Spacing | None
     sampler: str
     guidance: float
+    whole: Tensor | None = None
+    """float[levels]: of the schedule that the run is a part of; None: it is whole."""
+    seed: int | None = None
+    """That of the noise; None where there is none."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How a source was sampled, that its edits are to be sampled by, too."""
+
+    sampler: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -96,13 +108,23 @@ class Inversion:
     """How the pictures come back through the autoencoder, in dB, one an image; empty: not known."""
     limit: tuple[float, ...] = ()
     """What the autoencoder alone would give, likewise."""
+    drawn: Drawn | None = None
+    """How a source that was sampled was; of images that were given there is nothing to tell."""
 
     @property
     def images(self) -> int:
         return self.latent.shape[0]
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file that appears whole or not at all; raises `OSError`."""
+        """Write a safetensors file that appears whole or not at all; raises `OSError`.
+
+        Raises `ValueError` for a source that was sampled, which is sampled again as quickly.
+        """
+        if self.drawn is not None:
+            raise ValueError(
+                "Expected the inversion of a given image, got a sampled source. It need not be "
+                "saved: P2P Sample Source makes it again from its settings."
+            )
         tensors = {name: getattr(self, name) for name in TENSORS}
         tensors["trajectory"] = self.found.trajectory
         if self.found.null_embeddings is not None:
@@ -157,7 +179,12 @@ class Inversion:
         """Raises `ValueError` naming what is not as it was when the image was inverted."""
         self.check_model(run.probe)
         self.check_texts(run.prompt, run.source, run.negative)
-        self.check_schedule(run.sigmas, run.spacing)
+        if self.drawn is not None:
+            self.check_schedule(run.sigmas if run.whole is None else run.whole, run.spacing)
+            self.check_part(run.sigmas)
+            self.check_drawn(self.drawn, run.sampler, run.seed)
+        else:
+            self.check_schedule(run.sigmas, run.spacing)
         self.check_sampler(run.sampler)
         self.check_guidance(run.guidance)
 
@@ -170,7 +197,7 @@ class Inversion:
                 "this one."
             )
 
-    def check_texts(self, prompt: str, source: Tensor, negative: Tensor) -> None:
+    def check_texts(self, prompt: str, source: Tensor, negative: Tensor | None) -> None:
         """Raises `ValueError` for other words or embeddings, float[rows tokens channels]."""
         if prompt != self.prompt:
             own, given = parted(self.prompt, prompt)
@@ -182,13 +209,15 @@ class Inversion:
             ("source", self.source, source),
             ("negative", self.negative, negative),
         ):
-            if not _alike(own, summary(given)):
+            if given is not None and not _alike(own, summary(given)):
                 raise ValueError(
                     f"Expected the {name} conditioning that the inversion was made with, got "
                     "another. Use the same text encoder and the same negative prompt for both."
                 )
         null_embeddings = self.found.null_embeddings
-        if null_embeddings is not None and null_embeddings.shape[2:] != negative.shape[1:]:
+        if null_embeddings is None or negative is None:
+            return
+        if null_embeddings.shape[2:] != negative.shape[1:]:
             raise ValueError(
                 f"Expected null texts of {list(negative.shape[1:])} tokens and channels, as the "
                 f"text encoder has, got {list(null_embeddings.shape[2:])}. Invert the image anew."
@@ -217,6 +246,26 @@ class Inversion:
             "they were, and sample all steps, or invert the image anew."
         )
 
+    def check_part(self, sigmas: Tensor) -> None:
+        """Raises `ValueError` for levels that are no part of the schedule, one after the other."""
+        own, given = self.sigmas.float(), sigmas.cpu().float()
+        parts = own.unfold(0, len(given), 1) if len(given) <= len(own) else own.new_empty(0)
+        if not any(torch.allclose(given, part, rtol=1e-4) for part in parts):
+            raise ValueError(
+                f"Expected a part of the schedule that the source was sampled with, got steps from "
+                f"{float(given[0]):.4g} to {float(given[-1]):.4g}. Return with leftover noise "
+                "where the last step is not done, or leave the inversion unconnected."
+            )
+
+    def check_drawn(self, drawn: Drawn, sampler: str, seed: int | None) -> None:
+        """Raises `ValueError` for another sampler or seed than a sampled source's."""
+        for name, own, given in (("sampler", drawn.sampler, sampler), ("seed", drawn.seed, seed)):
+            if given is not None and given != own:
+                raise ValueError(
+                    f"Expected the {name} that the source was sampled with, {own}, got {given}. "
+                    f"Set the {name} to {own}, or sample the source anew."
+                )
+
     def check_sampler(self, name: str) -> None:
         """Raises `ValueError` for a sampler that does not go back along the inversion."""
         if not self.found.restore_source and name not in FOLLOWING:
@@ -227,6 +276,11 @@ class Inversion:
 
     def check_guidance(self, guidance: float) -> None:
         """Raises `ValueError` for another guidance than null texts were optimised for."""
+        if self.drawn is not None and guidance != self.guidance:
+            raise ValueError(
+                f"Expected a cfg of {self.guidance:g}, which the source was sampled with, got "
+                f"{guidance:g}. Set cfg to {self.guidance:g}, or sample the source anew."
+            )
         if self.found.null_embeddings is not None and guidance != self.guidance:
             raise ValueError(
                 f"Expected a cfg of {self.guidance:g}, which the null texts were optimised for, "
@@ -262,7 +316,8 @@ FLAGS = {
 
 def probed(weights: Mapping[str, Tensor]) -> Tensor:
     """Pick a few of a network's weights, to tell it from others: float[n]."""
-    keys = sorted(key for key in weights if key.endswith(("bias", "attn2.to_k.weight")))
+    telling = [key for key in weights if key.endswith(("bias", "attn2.to_k.weight"))]
+    keys = sorted(telling or weights)
     chosen = [keys[n * len(keys) // PROBED] for n in range(PROBED)]
     return torch.cat([weights[key].flatten()[:PROBED].float().cpu() for key in chosen])
 

@@ -156,6 +156,9 @@ class Found:
     """Whether the edited rows are moved by as much as their source when it is restored."""
     source_as_negative: bool = False
     """Whether the source text is the negative one."""
+    levels: tuple[float, ...] | None = None
+    """The noise level of each latent of a trajectory that holds every evaluation of a sampler, and
+    what came of them; None: those of the schedule."""
 
     def null_embeddings_at(self, progress: float) -> Tensor | None:
         """Pick the negative tokens at this progress of sampling, 0–1; None: as given.

@@ -16,7 +16,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...calls import CallEdits, Look
+from ...calls import CallEdits, Held, Look
 from ...controller import Alone, Controller, Rows
 from ...noise import SharedNoise
 from ...schedules import progress
@@ -25,6 +25,7 @@ from .compiling import uncompiled_if_unguarded
 from .conditioning import PAYLOAD_KEY, Payload
 from .families import Family, family_of
 from .guarding import MODEL_CONDS, unguarded
+from .known import cut, fits, may_relate_rows
 from .texts import make_text, tokens_of_call
 
 RUN_KEY = "p2p_run"
@@ -48,6 +49,7 @@ class RunState:
         self.payloads = payloads
         self.size = size
         self.noise = noise
+        self.known = next((c.known for c in payloads.values() if c.known), None)
         self.witness = Witness(any(c.continues for c in payloads.values()))
         self._calls: dict[Any, Any] = {}
 
@@ -66,57 +68,120 @@ class RunState:
                 texts[n * chunk : (n + 1) * chunk] = now.repeat(copies)
         return texts
 
-    def looks(self, options: dict[str, Any], x: Tensor) -> list[Look]:
-        """Collect the looks of one call; none of a call that sees a part of the image."""
+    def held(self, options: dict[str, Any], x: Tensor, given: Sequence[Any]) -> Held | None:
+        """Choose the rows of a call that run, where some need not; None for all of them.
+
+        `given` is what else the network is given. Where another extension's patch may look from
+        row to row, all run.
+        """
+        uuids = options["uuids"]
+        known = self.known
+        if known is None or not known.path.followed or x.shape[0] != len(uuids) * known.rows.total:
+            return None
+        if may_relate_rows(options, RUN_KEY) or not fits(given, x.shape[0]):
+            return None
+        here = progress(float(options["sigmas"][0]), self.sigmas)
+        needs = tuple(
+            name in self.payloads and self.payloads[name].needs_source(here) for name in uuids
+        )
+        return None if all(needs) else known.wanted(needs)
+
+    def looks(self, options: dict[str, Any], x: Tensor, held: Held | None = None) -> list[Look]:
+        """Collect the looks of one call; none of a call that sees a part of the image.
+
+        x are the rows that go through the network, those of `held`.
+        """
         if x.shape[-2:] != self.size:
             return []
         uuids = options["uuids"]
         here = progress(float(options["sigmas"][0]), self.sigmas)
-        chunk = x.shape[0] // len(uuids)
         return [
-            Look(maps, n * chunk, (n + 1) * chunk, here)
-            for n, name in enumerate(uuids)
+            Look(maps, *span, here)
+            for name, span in zip(uuids, _spans(uuids, x, held), strict=True)
             if name in self.payloads
             for maps in self.payloads[name].maps
         ]
 
-    def edits(self, family: Family, options: dict[str, Any], x: Tensor, tokens: int) -> Any:
-        """Prepare the edits of one call of the network, once for all calls that are alike."""
+    def edits(
+        self,
+        family: Family,
+        options: dict[str, Any],
+        x: Tensor,
+        tokens: int,
+        held: Held | None = None,
+    ) -> Any:
+        """Prepare the edits of one call of the network, once for all calls that are alike.
+
+        x are the rows that go through the network, those of `held`.
+        """
         uuids = tuple(options["uuids"])
         self.witness.asked.update(uuids)
         here = progress(float(options["sigmas"][0]), self.sigmas)
         editing = (self.payloads[n].controller for n in uuids if n in self.payloads)
         weights = tuple(c.weights(here) for c in editing if c is not None)
-        key = (uuids, weights, x.shape, x.device, tokens)
+        key = (uuids, weights, x.shape, x.device, tokens, held)
         if key not in self._calls:
             if len(self._calls) >= KEPT_CALLS:
                 self._calls.clear()
-            parts = self._parts(uuids, x)
+            parts = self._parts(uuids, x, held)
             self._calls[key] = family.prepared(CallEdits(parts, here, tokens), x)
         return self._calls[key]
 
-    def _parts(self, uuids: Sequence[Any], x: Tensor) -> tuple[tuple[Controller, Rows, int], ...]:
+    def _parts(
+        self, uuids: Sequence[Any], x: Tensor, held: Held | None
+    ) -> tuple[tuple[Controller, Rows, int], ...]:
         """Who edits a call with these conditionings, and from which row on; see `CallEdits`."""
-        chunk, parts = x.shape[0] // len(uuids), list[tuple[Controller, Rows, int]]()
-        for n, name in enumerate(uuids):
+        parts = list[tuple[Controller, Rows, int]]()
+        for n, (name, (start, stop)) in enumerate(zip(uuids, _spans(uuids, x, held), strict=True)):
             if name not in self.payloads:
                 continue
             controller, layout = self.payloads[name].controller, self.payloads[name].rows
             if controller is None:
                 continue
             if layout is None:
-                parts.append((controller, Alone.of(chunk), n * chunk))
+                parts.append((controller, Alone.of(stop - start), start))
                 continue
-            if chunk != layout.total:
+            if held is not None:
+                parts.append((controller, held.rows[n], start))
+                continue
+            if stop - start != layout.total:
                 raise ValueError(
                     f"Expected {layout.total} latent rows ({layout.sources} source(s) and "
-                    f"{layout.edits} edit(s) of each), got {chunk}. "
+                    f"{layout.edits} edit(s) of each), got {stop - start}. "
                     "Something splits or multiplies the rows while they are sampled: give tiled "
                     "diffusion a tile batch size of 1, and take context windows off the model."
                 )
-            self.witness.compare_start(x[n * chunk : (n + 1) * chunk], self.payloads[name])
-            parts.append((controller, layout, n * chunk))
+            parts.append((controller, layout, start))
         return tuple(parts)
+
+    def filled(self, held: Held, result: Tensor, x: Tensor) -> Tensor:
+        """Make a whole call's result of what the network made of its rows; x are all its latents.
+
+        Sources are said to end where they do; of a part of the image, where they are.
+        """
+        assert self.known is not None
+        end = self.known.path.end.to(result)
+        sources = x[: self.known.rows.sources].to(result)
+        return held.filled(result, end if end.shape == sources.shape else sources)
+
+    def compare_start(self, options: dict[str, Any], x: Tensor) -> None:
+        """Raises `ValueError` if the rows of a run's first call do not begin as their source."""
+        for name, (start, stop) in zip(
+            options["uuids"], _spans(options["uuids"], x, None), strict=True
+        ):
+            payload = self.payloads.get(name)
+            if payload is None or payload.controller is None or payload.rows is None:
+                continue
+            if stop - start == payload.rows.total:
+                self.witness.compare_start(x[start:stop], payload)
+
+
+def _spans(uuids: Sequence[Any], x: Tensor, held: Held | None) -> Sequence[tuple[int, int]]:
+    """The rows of each conditioning of a call: (first, beyond last)."""
+    if held is not None:
+        return held.spans
+    chunk = x.shape[0] // len(uuids)
+    return [(n * chunk, (n + 1) * chunk) for n in range(len(uuids))]
 
 
 def attach(model: Any) -> Any:
@@ -141,16 +206,25 @@ def attach(model: Any) -> Any:
     ) -> Any:
         run = options.get(RUN_KEY)
         with run.noise.left() if run is not None and run.noise is not None else nullcontext():
-            if run is not None and c_crossattn is not None:
-                c_crossattn = run.tokens(options, c_crossattn)
-                tokens = tokens_of_call(c_crossattn, extra)
-                prepared, looks = run.edits(family, options, x, tokens), run.looks(options, x)
-                if prepared is not None or looks:
-                    options = family.edited(options, prepared, looks, x.shape, tokens)
-                    extra = family.conditions(prepared, extra)
+            if run is None or c_crossattn is None:
+                return executor(x, t, c_concat, c_crossattn, control, options, **extra)
+            run.compare_start(options, x)
+            given = (t, c_concat, run.tokens(options, c_crossattn), control, extra)
+            held, whole = run.held(options, x, given), x
+            own = options  # with the conditionings of a whole call
+            if held is not None:
+                x, given = (cut(one, held, len(whole)) for one in (x, given))
+                split = {name: held.blocks(options[name]) for name in ("uuids", "cond_or_uncond")}
+                options = {**options, **split}
+            t, c_concat, c_crossattn, control, extra = given
+            tokens = tokens_of_call(c_crossattn, extra)
+            prepared, looks = run.edits(family, own, x, tokens, held), run.looks(own, x, held)
+            if prepared is not None or looks:
+                options = family.edited(options, prepared, looks, x.shape, tokens)
+                extra = family.conditions(prepared, extra)
             result = executor(x, t, c_concat, c_crossattn, control, options, **extra)
             family.check(options)
-            return result
+            return result if held is None else run.filled(held, result, whole)
 
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, RUN_KEY, apply_model)
     return patched

@@ -46,7 +46,7 @@ class _Blended:
     def __call__(self, x: Tensor, sigma: Tensor, *args: Any, **named: Any) -> Tensor:
         level = float(sigma.flatten()[0])
         whole = x.shape[-2:] == self._blending.size  # some samplers also look at a smaller latent
-        if whole and self._blending.on_grid(level):
+        if whole and self._blending.wants(level):
             self._blending.apply(x, level, self.noised)
         return self._model(x, sigma, *args, **named)
 

@@ -62,9 +62,7 @@ class Witness:
             controller = editing.get(cond["uuid"])
             first, last = cond.get("timestep_start", inf), cond.get("timestep_end", -inf)
             inside = [progress(level, sigmas) for level in levels if last <= level <= first]
-            if controller is not None and any(
-                any(weights) for here in inside for weights in controller.weights(here)
-            ):
+            if controller is not None and any(controller.needs_source(here) for here in inside):
                 raise ValueError(
                     "Expected the network to be asked for the controller's prompts, whose edits "
                     "act in these steps; it never was, so no edit was made. An extension samples "

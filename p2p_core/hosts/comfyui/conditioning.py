@@ -16,6 +16,7 @@ from ...attention_maps import WordMaps
 from ...controller import Chain, Controller, Rows, plan
 from ...inversion.task import Found
 from .guarding import guarded, unguarded
+from .known import Known
 from .prompts import Columns, read
 from .texts import (
     MASK_KEY,
@@ -60,6 +61,13 @@ class Payload:
     """Whether rows begin as an earlier run left them."""
     found: Found | None = None
     """Of the sources' inversion, for the negative prompt: its tokens may be others at each step."""
+    known: Known | None = None
+    """Of sources whose rows need not run where nothing looks at them."""
+
+    def needs_source(self, here: float) -> bool:
+        """Tell whether something looks at the sources' attention at a progress of sampling, 0–1."""
+        edited = self.controller is not None and self.controller.needs_source(here)
+        return edited or bool(self.maps)
 
 
 @dataclass(frozen=True)

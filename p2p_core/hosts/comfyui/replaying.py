@@ -36,6 +36,13 @@ def probe(model: Any) -> Tensor:
     return torch.cat([probed(weights), torch.tensor([float(len(patches)), sum(patches)])])
 
 
+def name_of(sampler: Any) -> str:
+    """Name one of the host's samplers as its nodes do; others are "another"."""
+    function = getattr(getattr(sampler, "sampler_function", None), "__name__", "another")
+    name = function.removeprefix("sample_").removesuffix("_function")
+    return name.replace("unipc", "uni_pc")
+
+
 def check(
     inversion: Inversion,
     guider: Any,
@@ -44,23 +51,30 @@ def check(
     sampler: Any,
     sigmas: Tensor,
     spacing: Spacing | None,
+    whole: Tensor,
+    seed: int | None,
 ) -> None:
-    """Raises `ValueError` naming what is not as it was when the image was inverted."""
+    """Raises `ValueError` naming what is not as it was when the image was inverted.
+
+    `whole` is the schedule that `sigmas` are a part of, and `seed` that of the noise, if any.
+    """
     model = guider.model_patcher
-    check_model(model)
+    if inversion.drawn is None:
+        check_model(model)
     (source, _), *_ = source_alone(encoded)
-    (negative, _), *_ = conditionings["negative"]
-    function = getattr(getattr(sampler, "sampler_function", None), "__name__", "another")
+    negative = conditionings.get("negative")
     inversion.check(
         Facts(
             probe=probe(model),
             prompt=encoded.controller.source.text,
             source=source,
-            negative=negative,
+            negative=None if negative is None else negative[0][0],
             sigmas=sigmas,
             spacing=spacing,
-            sampler=function.removeprefix("sample_"),
+            sampler=name_of(sampler),
             guidance=getattr(guider, "cfg", inversion.guidance),
+            whole=whole,
+            seed=seed,
         )
     )
 

@@ -25,7 +25,8 @@ from .blending import blended
 from .conditioning import CONTROLLER_KEY, Conditioning, EncodedController, Payload, batched
 from .controlnets import by_block
 from .families import family_of
-from .replaying import apply, check, start
+from .known import known
+from .replaying import apply, check, name_of, start
 
 
 class EditGuider:
@@ -125,8 +126,16 @@ class EditGuider:
                 sampler,
                 sigmas,
                 self.spacing,
+                whole,
+                seed if noise.any() else None,
             )
-            self.inversion.check_latent(latent_image)
+            self.inversion.check_latent(latent_image[rows.source_block])
+            if denoise_mask is not None and self.inversion.drawn is not None:
+                raise ValueError(
+                    "Expected no noise mask beside a sampled source, got one. Take the mask off "
+                    "the latent (P2P Local Blend Mask takes one), or leave the inversion out."
+                )
+        if self.inversion is not None and self.inversion.drawn is None:
             if noise.any() or denoise_mask is not None or self.continues:
                 raise ValueError(
                     "Expected no noise, noise mask or continued run beside an inversion, which "
@@ -142,6 +151,7 @@ class EditGuider:
             (*blending.maps.values(), *maps),
             tuple(levels),
             self.continues,
+            known=known(blending.path, rows, name_of(sampler), comfy.samplers.SAMPLER_NAMES),
         )
         guider = copy.copy(self.guider)
         guider.original_conds = {}
@@ -170,7 +180,9 @@ class EditGuider:
     def _levels(self, sigmas: Tensor) -> tuple[Tensor, Tensor]:
         """The noise levels to sample, and those that windows refer to."""
         whole = sigmas if self.sigmas is None else self.sigmas
-        if self.inversion is None or self.give_way is None or not len(sigmas) or sigmas[-1] != 0:
+        if self.inversion is None or self.inversion.drawn is not None:
+            return sigmas, whole
+        if self.give_way is None or not len(sigmas) or sigmas[-1] != 0:
             return sigmas, whole
         own = self.inversion.sigmas.to(sigmas)
         if own.shape != sigmas.shape or not torch.allclose(own, sigmas, rtol=1e-4):
@@ -226,11 +238,12 @@ def sample(
     settings that are not the inversion's, `maps` of a run without steps, and a result that is not
     finite.
     """
+    given = inversion is not None and inversion.drawn is None  # an image, not a sampled source
     stock = comfy.samplers.KSampler(
         model,
         steps=steps,
         device=model.load_device,
-        sampler=sampler_name if inversion is None else "euler",  # some samplers have own levels
+        sampler="euler" if given else sampler_name,  # some samplers have own levels
         scheduler=scheduler,
         denoise=denoise,
         model_options=model.model_options,
@@ -256,7 +269,7 @@ def sample(
         spacing=Spacing(steps, scheduler, denoise),
     )
     samples = samples_of(model, latent)
-    if add_noise and inversion is None:
+    if add_noise and not given:
         noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     else:
         noise = torch.zeros_like(samples, device="cpu")
