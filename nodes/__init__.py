@@ -12,6 +12,7 @@ from .inversion import P2PLoadInversion, P2PNullTextInversion, P2PSaveInversion
 from .local_blend import P2PLocalBlend
 from .mix import P2PMix
 from .sampling import P2PGuider, P2PKSampler, P2PKSamplerAdvanced
+from .source import P2PSampleSource
 from .weights import P2PWordWeights
 
 
@@ -30,6 +31,7 @@ class PromptToPromptExtension(ComfyExtension):
             P2PKSampler,
             P2PKSamplerAdvanced,
             P2PGuider,
+            P2PSampleSource,
             P2PNullTextInversion,
             P2PSaveInversion,
             P2PLoadInversion,

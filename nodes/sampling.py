@@ -61,7 +61,8 @@ def inversion_input() -> Any:
         optional=True,
         tooltip="An inversion of the latent image, from P2P Null-text Inversion: the source is "
         "then that image. It brings its steps, cfg, scheduler and denoise; those here are for "
-        "sampling without one.",
+        "sampling without one. Or a source from P2P Sample Source, of the same settings, which "
+        "is not sampled again.",
     )
 
 
@@ -70,7 +71,7 @@ def brought(inversion: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
 
     What an old file does not tell stays as it is, and is looked at when sampling begins.
     """
-    if inversion is None:
+    if inversion is None or inversion.drawn is not None:  # a sampled source's have to be the same
         return dict(settings), []
     own = {name: value for name, value in inversion.settings.items() if name in settings}
     differ = [
@@ -270,14 +271,25 @@ class P2PKSamplerAdvanced(io.ComfyNode):
                     "does.",
                 ),
                 positive_input(),
+                Inversion.Input(
+                    "inversion",
+                    optional=True,
+                    tooltip="A source from P2P Sample Source, of the same settings and all the "
+                    "steps: it is then not sampled again. Or an inversion of the latent image, for "
+                    "all the steps at once; it brings its steps, cfg and scheduler.",
+                ),
             ],
             outputs=outputs(),
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(
         cls, model: Any, controller: Any, return_with_leftover_noise: bool, **settings: Any
     ) -> io.NodeOutput:
+        settings, lines = brought(settings.get("inversion"), settings)
+        if lines:
+            show("\n".join(lines), id_of(cls))
         return sampled(model, controller, leftover_noise=return_with_leftover_noise, **settings)
 
 

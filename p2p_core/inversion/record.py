@@ -287,14 +287,17 @@ class Inversion:
                 f"got {guidance:g}. Set cfg to {self.guidance:g}, or invert with the other."
             )
 
-    def check_latent(self, latent: Tensor) -> None:
-        """Raises `ValueError` if `latent`, as nodes pass it, is not the inverted one."""
+    def check_latent(self, latent: Tensor, *, begins: bool = True) -> None:
+        """Raises `ValueError` if `latent`, as nodes pass it, is not the inverted one.
+
+        Where no run `begins` with it but one goes on, its shape alone is looked at.
+        """
         if latent.shape != self.latent.shape:
             raise ValueError(
                 f"Expected the latent that was inverted, {list(self.latent.shape)}, got "
                 f"{list(latent.shape)}. Use the same image for both."
             )
-        if not _alike(self.latent, latent.cpu()):
+        if begins and not _alike(self.latent, latent.cpu()):
             raise ValueError(
                 "Expected the latent that was inverted, got another image's. "
                 "Use the same image for both, or invert this one."

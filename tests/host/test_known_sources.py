@@ -106,7 +106,7 @@ def on_demo(demo, latent):
 @pytest.mark.parametrize(
     "sampler", ["euler", "heun", "dpm_2", "dpmpp_sde", "dpmpp_2m", "lcm", "uni_pc"]
 )
-def test_a_sampled_source_is_not_sampled_again(sampler, demo, on_demo, stock):
+def test_a_sampled_source_is_not_sampled_again(sampler, demo, on_demo):
     chains = ((swap("red", "blue"),), (swap("circle", "square"), Reweight((("grass", 2.0),))))
     full = on_demo.run(chains, sampler_name=sampler)
     inversion = on_demo.source(sampler=sampler)
@@ -119,7 +119,7 @@ def test_a_sampled_source_is_not_sampled_again(sampler, demo, on_demo, stock):
 
 @pytest.mark.parametrize("method", ["direct", "noise"])
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m_sde"])
-def test_a_given_image_is_not_sampled(method, sampler, demo, on_demo, stock):
+def test_a_given_image_is_not_sampled(method, sampler, demo, on_demo):
     clean = {"samples": on_demo.source().reconstruction}
     inversion = invert_latent(
         demo.model,
@@ -212,3 +212,102 @@ def test_in_transformers(name):
         )
     alike(again, full)
     assert sum(rows) < 4 * 6
+
+
+SWAP = ((swap("red", "blue"),),)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"seed": 1}, "the seed that the source was sampled with, 0, got 1"),
+        ({"steps": 4}, "5 steps, as the inversion was made with, got 4 steps"),
+        ({"cfg": 2.0}, "a cfg of 3, which the source was sampled with, got 2"),
+        ({"sampler_name": "heun"}, "the sampler that the source was sampled with, euler, got heun"),
+        ({"scheduler": "karras"}, "the scheduler normal, as .* got the scheduler karras"),
+        ({"latent": {"samples": torch.zeros(1, 4, 16, 24)}}, r"\[1, 4, 16, 16\], got"),
+        ({"latent": {"samples": torch.ones(1, 4, 16, 16)}}, "the latent that was inverted"),
+        (
+            {"latent": {"samples": torch.zeros(1, 4, 16, 16), "batch_index": [3]}},
+            "the noise and at the noise level of the sampled source",
+        ),
+        (
+            {
+                "latent": {
+                    "samples": torch.zeros(1, 4, 16, 16),
+                    "noise_mask": torch.ones(1, 128, 128),
+                }
+            },
+            "no noise mask beside a sampled source",
+        ),
+    ],
+)
+def test_a_source_that_was_sampled_otherwise_is_refused(changed, said, on_demo):
+    with pytest.raises(ValueError, match=said):
+        on_demo.run(SWAP, on_demo.source(), **changed)
+
+
+def test_a_source_of_another_model_is_refused(demo, on_demo):
+    other = demo.model.clone()
+    name = next(name for name in other.model.state_dict() if name.endswith("attn2.to_k.weight"))
+    other.add_patches({name: ("diff", (torch.ones_like(other.model.state_dict()[name]),))}, 0.5)
+    with pytest.raises(ValueError, match="Expected the model that the inversion of"):
+        on_demo.run(SWAP, on_demo.source(), other)
+
+
+def test_an_interrupted_run_leaves_nothing(demo, on_demo):
+    """Neither of sampling the source nor of sampling its edits."""
+    full, calls = on_demo.run(SWAP), []
+
+    def interrupted(module, given):
+        calls.append(len(given[0]))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    def hooked(run):
+        calls.clear()
+        hook = demo.model.model.diffusion_model.register_forward_pre_hook(interrupted)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                run()
+        finally:
+            hook.remove()
+
+    hooked(on_demo.source)
+    inversion = on_demo.source()
+    hooked(lambda: on_demo.run(SWAP, inversion))
+    again, once_more = on_demo.run(SWAP, inversion), on_demo.run(SWAP, inversion)
+    alike(again, full)
+    alike(once_more, again, tolerance=0.0)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "euler_ancestral"])
+def test_a_part_of_the_steps_at_a_time(sampler, on_demo):
+    """The source stays on its path; one that the run leaves is refused.
+
+    Without noise of its own each part is as without a known source.
+    """
+    inversion = on_demo.source(sampler=sampler)
+
+    def parts(known_source):
+        made = on_demo.run(
+            SWAP, known_source, end_at_step=2, leftover_noise=True, sampler_name=sampler
+        )
+        yield made
+        yield on_demo.run(
+            SWAP,
+            known_source,
+            latent=made.source,
+            edited=made.edited,
+            start_at_step=2,
+            add_noise=False,
+            sampler_name=sampler,
+        )
+
+    mine, theirs = list(parts(inversion)), list(parts(None))
+    alike(mine[0], theirs[0])
+    if sampler != "euler_ancestral":
+        alike(mine[1], theirs[1])
+    assert relative(mine[1].source["samples"], inversion.reconstruction) <= TOLERANCE
+    with pytest.raises(ValueError, match="Return with leftover noise"):
+        on_demo.run(SWAP, inversion, end_at_step=2, sampler_name=sampler)

@@ -20,6 +20,7 @@ from p2p_core.edits import WordSwap
 from p2p_core.hosts.comfyui.conditioning import build_controller
 from p2p_core.hosts.comfyui.families.unet import cross_attention_blocks
 from p2p_core.hosts.comfyui.sampling import sample
+from p2p_core.hosts.comfyui.sourcing import sample_source
 
 TOLERANCE = 1e-5
 CHAINS = [(WordSwap("circle", "circle"),), (WordSwap("circle", "star"),)]
@@ -211,10 +212,35 @@ def test_neighbours(neighbour, demo, latent):
     assert relative(star, without.edited["samples"][1:]) > 1e-4
 
 
-def edited(scene: Scene, encoded: Any) -> Any:
+@pytest.mark.parametrize(
+    "neighbour",
+    [one for one in NEIGHBOURS if one is not inpainting],
+    ids=lambda neighbour: neighbour.__name__,
+)
+def test_beside_a_source_that_is_known(neighbour, demo, latent):
+    encoded = build_controller(demo.clip, PROMPT, CHAINS)
+    nothing = demo.encode("")
+    scene = neighbour(Scene(demo.model, encoded.conditioning, nothing, latent), demo)
+    plain = neighbour(Scene(scene.model, demo.encode(PROMPT), nothing, latent), demo)
+    inversion = sample_source(
+        scene.model,
+        demo.clip,
+        PROMPT,
+        positive=plain.positive,
+        negative=plain.negative,
+        latent=scene.latent,
+        **vars(scene.settings),
+    )
+    mine, full = edited(scene, encoded, inversion=inversion), edited(scene, encoded)
+    assert relative(mine.source["samples"], full.source["samples"]) <= TOLERANCE
+    assert relative(mine.edited["samples"], full.edited["samples"]) <= TOLERANCE
+
+
+def edited(scene: Scene, encoded: Any, **more: Any) -> Any:
     return sample(
         scene.model,
         encoded,
+        **more,
         positive=scene.positive,
         negative=scene.negative,
         latent=scene.latent,

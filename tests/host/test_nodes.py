@@ -4,10 +4,16 @@ import gc
 import importlib
 import weakref
 from inspect import signature
+from pathlib import Path
 
+import comfy.sample
+import comfy.samplers
 import pytest
 import torch
 from comfy_api.latest import io
+
+from p2p_core.edits import WordSwap
+from p2p_core.hosts.comfyui.conditioning import build_controller
 
 KNOWS_ADVANCED = "advanced" in signature(io.Input.__init__).parameters
 KNOWS_ALIASES = "search_aliases" in io.Schema.__dataclass_fields__
@@ -133,3 +139,38 @@ def test_a_preset_stands_in_for_the_windows_ends(pack):
             preset = edits.PRESETS[name]
             assert edit(0.9, 0.1, preset=name) == edit(preset.cross_end, preset.self_end)
         assert edit(0.9, 0.1, preset=combo.default) == edit(0.9, 0.1) != edit(0.9, 0.2)
+
+
+def test_a_sampled_source_goes_into_every_sampler(demo, latent, pack):
+    """As it comes, with a path of no more than a latent a step and the image."""
+    source, sampling = (
+        importlib.import_module(f"{pack.__name__}.nodes.{name}") for name in ("source", "sampling")
+    )
+    settings = {"seed": 3, "steps": 3, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal"}
+    negative, given = demo.encode(""), {"latent_image": latent, **settings}
+    inversion, prompt, start, image = source.P2PSampleSource.execute(
+        demo.model, demo.clip, "a red circle on the grass", negative, denoise=1.0, **given
+    ).args
+    assert start is latent
+    assert inversion.found.trajectory.nbytes <= 4 * latent["samples"].nbytes
+    encoded = build_controller(demo.clip, prompt, [(WordSwap("red", "blue"),)])
+    more = {"negative": negative, "inversion": inversion}
+    made = sampling.P2PKSampler.execute(demo.model, encoded, denoise=1.0, **given, **more)
+    parts = {"start_at_step": 0, "end_at_step": 10000, "add_noise": True}
+    advanced = sampling.P2PKSamplerAdvanced.execute(
+        demo.model, encoded, return_with_leftover_noise=False, **parts, **given, **more
+    )
+    (guider,) = sampling.P2PGuider.execute(demo.model, encoded, cfg=3.0, **more).args
+    sigmas = comfy.samplers.calculate_sigmas(demo.model.model.model_sampling, "normal", 3)
+    rows = guider.sample(
+        comfy.sample.prepare_noise(latent["samples"], 3),
+        latent["samples"],
+        comfy.samplers.sampler_object("euler"),
+        sigmas,
+        seed=3,
+    )
+    for result in (made.args, advanced.args):
+        assert torch.equal(result[0]["samples"], image["samples"])
+        assert torch.equal(torch.cat([one["samples"] for one in result[:2]]), rows)
+    with pytest.raises(ValueError, match="It need not be saved"):
+        inversion.save(Path("never.p2p.safetensors"))

@@ -25,6 +25,7 @@ NODES = (
     "P2P_KSampler",
     "P2P_KSamplerAdvanced",
     "P2P_Guider",
+    "P2P_SampleSource",
     "P2P_AttentionMaps",
     "P2P_DemoCheckpoint",
     "P2P_DemoImage",

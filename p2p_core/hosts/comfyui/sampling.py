@@ -129,7 +129,10 @@ class EditGuider:
                 whole,
                 seed if noise.any() else None,
             )
-            self.inversion.check_latent(latent_image[rows.source_block])
+            self.inversion.check_latent(
+                latent_image[rows.source_block],
+                begins=self.inversion.drawn is None or bool(noise.any()),
+            )
             if denoise_mask is not None and self.inversion.drawn is not None:
                 raise ValueError(
                     "Expected no noise mask beside a sampled source, got one. Take the mask off "

@@ -33,18 +33,20 @@ def sample_source(
     sampler_name: str,
     scheduler: str,
     denoise: float = 1.0,
+    positive: Conditioning | None = None,
     callback: Callable[..., None] | None = None,
 ) -> Inversion:
     """Sample a source prompt as the stock KSampler does, and keep every latent that it evaluates.
 
-    Its trajectory is one latent for each evaluation, in main memory, and the image. Raises
+    Its trajectory is one latent for each evaluation, in main memory, and the image. `positive` is
+    the prompt's conditioning where other nodes had it, as the edits' then is to be, too. Raises
     `ValueError` for a model that cannot be edited, and for latents and settings of which there is
     no path to keep.
     """
     return sampled_source(
         model,
         prompt,
-        source=clip.encode_from_tokens_scheduled(clip.tokenize(prompt)),
+        source=positive or clip.encode_from_tokens_scheduled(clip.tokenize(prompt)),
         negative=negative,
         latent=latent,
         seed=seed,

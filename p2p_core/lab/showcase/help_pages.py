@@ -135,6 +135,7 @@ PAGES: Mapping[str, Callable[[Desk], Row]] = {
     "P2P_NullTextInversion": shown("6_real_image", "given", "source", "p2p"),
     "P2P_Refine": lambda desk: desk.edits(STRIPED),
     "P2P_Reweight": shown("3_reweight", "source", "p2p"),
+    "P2P_SampleSource": lambda desk: desk.edits(STAR, STRIPED),
     "P2P_SaveInversion": shown("6_real_image", "given", "source"),
     "P2P_WordSwap": lambda desk: desk.edits(BLUE, STAR),
     "P2P_WordWeights": lambda desk: desk.weighed(
