@@ -6,7 +6,7 @@ Hosts know which rows of a batch belong to which prompts; from there on it is th
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import TypeVar
 
@@ -36,6 +36,12 @@ class Held:
 
     rows: tuple[Rows, ...]
     """Of each conditioning, in the call's order."""
+
+    @classmethod
+    def needed(cls, rows: Rows, needs: Sequence[bool]) -> Held:
+        """Choose the rows of a call of known sources: theirs where a conditioning needs them."""
+        known = replace(rows, known=True)
+        return cls(tuple(rows if need else known for need in needs))
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from runs import PROMPT, relative
 
+from p2p_core.calls import Held
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
 from p2p_core.hosts.diffusers.attention import attached, cross_attention_sides
 from p2p_core.hosts.diffusers.inverting import invert
@@ -143,6 +144,42 @@ def test_a_path_that_is_put_back_suits_every_sampler(method, sampler, demo):
     assert relative(result.source, latent) <= TOLERANCE
     assert relative(same, latent) <= ACROSS_BATCHES
     assert relative(swapped, latent) > 1e-2
+
+
+@pytest.mark.parametrize("method", ["direct", "noise"])
+def test_a_known_source_runs_where_an_edit_looks_at_it(method, model, monkeypatch):
+    """Held to the run in which every row goes through the network."""
+    latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(2))
+    half = {"schedule": Schedule(Window(0, 0.5)), "self_injection": SelfInjection(Window(0, 0.5))}
+    swap, refined = WordSwap("circle", "star", **half), Refine("a red circle on grass", **half)
+    blend = LocalBlend(("circle",), ("star",))
+
+    def counted(chains, cfg):
+        settings, rows = Settings(4, cfg, "euler_ancestral"), []
+        inversion = invert(model, latent, PROMPT, Options(method), settings)
+        hook = model.pipeline.unet.register_forward_pre_hook(
+            lambda module, given: rows.append(len(given[0]))
+        )
+        try:
+            result = run(model, *chains, latent=latent, settings=settings, inversion=inversion)
+        finally:
+            hook.remove()
+        return rows, result
+
+    for chains, cfg, expected in (
+        ([(swap,)], 3.0, [3, 3, 2, 2]),
+        ([(swap,), (refined,)], 3.0, [5, 5, 4, 4]),
+        ([(swap,)], 1.0, [2, 2, 1, 1]),
+        ([(swap, blend)], 3.0, [3, 3, 3, 3]),
+    ):
+        rows, known = counted(chains, cfg)
+        assert rows == expected
+        with monkeypatch.context() as patch:
+            patch.setattr(Held, "needed", lambda rows, needs: Held((rows,) * len(needs)))
+            rows, full = counted(chains, cfg)
+        assert rows == [(1 + len(chains)) * (1 if cfg == 1 else 2)] * 4
+        assert relative(known.edited, full.edited) <= TOLERANCE
+        assert torch.equal(known.source, full.source)
 
 
 def test_an_inversion_of_other_settings_is_refused(demo):

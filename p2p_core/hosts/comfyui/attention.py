@@ -84,7 +84,7 @@ class RunState:
         needs = tuple(
             name in self.payloads and self.payloads[name].needs_source(here) for name in uuids
         )
-        return None if all(needs) else known.wanted(needs)
+        return None if all(needs) else Held.needed(known.rows, needs)
 
     def looks(self, options: dict[str, Any], x: Tensor, held: Held | None = None) -> list[Look]:
         """Collect the looks of one call; none of a call that sees a part of the image.

@@ -49,11 +49,6 @@ class Known:
     path: Path
     rows: Rows
 
-    def wanted(self, needs: tuple[bool, ...]) -> Held:
-        """Choose the rows of a call, by whether each of its conditionings needs the sources."""
-        known = Rows(self.rows.sources, self.rows.edits, known=True)
-        return Held(tuple(self.rows if need else known for need in needs))
-
 
 def known(path: Path | None, rows: Rows, sampler: str, samplers: list[str]) -> Known | None:
     """Tell whether a run's sources are known: None where their rows have to run.

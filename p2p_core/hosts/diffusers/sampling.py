@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ...attention_maps import WordMaps
 from ...blending import Blending
-from ...calls import CallEdits, Look
+from ...calls import CallEdits, Held, Look
 from ...controller import Chain, Controller, Rows, plan
 from ...inversion.negative_prompt import proximal
 from ...inversion.record import Inversion
@@ -124,6 +124,8 @@ class _Run:
         restored = self.inversion.restored if self.inversion else None
         blending = Blending(self.controller, rows, model.sides, size, levels, restored)
         looking = (*blending.maps.values(), *maps)
+        path = blending.path
+        known = path is not None and not path.found.shared and bool(rows.edits)
         start, noise = self._start(latent, noise)
         x = rows.of_sources(start)
 
@@ -134,7 +136,7 @@ class _Run:
         widths = {x.shape[-1]} if x.ndim > 4 else set[int]()
         for n, sigma in enumerate(tqdm(levels[:-1], disable=quiet)):
             blending.apply(x, sigma, noised)
-            prediction = self._predict(call, x, sigma, looking)
+            prediction = self._predict(call, x, sigma, looking, known)
             with SharedNoise(rows.total, rows.sources, widths):
                 x = self.course.step(n, prediction, x, generator=generator)
         blending.apply(x, levels[-1], noised, done=True)
@@ -156,22 +158,34 @@ class _Run:
         image = latent.to(device) if blank else self.model.inward(latent.to(device))
         return self.course.begin(image, noise), noise
 
-    def _predict(self, call: Any, x: Tensor, sigma: float, maps: Sequence[WordMaps]) -> Tensor:
-        """The guided prediction of every row, edited."""
+    def _predict(
+        self, call: Any, x: Tensor, sigma: float, maps: Sequence[WordMaps], known: bool
+    ) -> Tensor:
+        """The guided prediction of every row, edited.
+
+        Where sources are `known`, it is nothing for them, and their rows go through the network
+        only for who looks at their attention.
+        """
         guided = not isclose(self.settings.cfg, 1.0)
-        total, here = len(x), progress(sigma, self.levels)
-        start = total if guided else 0
+        here = progress(sigma, self.levels)
+        looked_at = bool(maps) or self.controller.needs_source(here)
+        needs = (False, looked_at) if guided else (looked_at,)
+        held = Held.needed(self.rows, [need or not known for need in needs])
         text = joined_texts(self._uncond(here), self.positive) if guided else self.positive
         given = torch.cat([x, x]) if guided else x
+        if known:
+            given, text = held.cut(given), each_tensor(text, held.cut)
         prediction = call.predict(
-            self._edits(call, here, start, given),
-            [Look(one, start, start + total, here) for one in maps],
+            self._edits(call, here, held, given),
+            [Look(one, *held.spans[-1], here) for one in maps],
             given,
             sigma,
             text,
             self.controller.length,
             self.settings.guidance,
         )
+        if known:
+            prediction = held.filled(prediction, torch.zeros_like(prediction[: self.rows.sources]))
         if not guided:
             return prediction
         uncond, prediction = prediction.chunk(2)
@@ -188,11 +202,11 @@ class _Run:
             return self.negative
         return Embedding(self.rows.of_sources(now.to(self.negative.tokens)), self.negative.rest)
 
-    def _edits(self, call: Any, here: float, start: int, x: Tensor) -> Any:
-        key = self.controller.weights(here)
+    def _edits(self, call: Any, here: float, held: Held, x: Tensor) -> Any:
+        key = (self.controller.weights(here), held)
         if key not in self.edits:
             self.edits.clear()
-            parts = ((self.controller, self.rows, start),)
+            parts = ((self.controller, held.rows[-1], held.spans[-1][0]),)
             edits = CallEdits(parts, here, self.controller.length)
             self.edits[key] = call.prepare(edits, x)
         return self.edits[key]
