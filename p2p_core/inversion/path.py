@@ -27,6 +27,7 @@ class Path:
         self.followed = False
         """Whether the sources stand on the path now."""
         self._next: int | None = None
+        self._left = False
 
     @property
     def end(self) -> Tensor:
@@ -53,8 +54,13 @@ class Path:
         self._next = here
 
     def finished(self, sigma: float) -> Tensor | None:
-        """Give the sources' latents at the level where a run ends; None where it has none."""
+        """Give the sources' latents at the level where a run ends.
+
+        None where the path has none, and for a run that left it on its way.
+        """
         levels = self.found.levels
+        if self._left:
+            return None
         if levels is None:
             return self.at(sigma)
         here = [n for n, level in enumerate(levels) if _same(level, sigma)]
@@ -68,9 +74,11 @@ class Path:
         if self._next is None:  # a step begins where its level comes for the last time
             return max((n for n, level in enumerate(levels) if _same(level, sigma)), default=None)
         here = self._next
-        on_it = here < len(levels) and _same(levels[here], sigma)
-        self._next = here + 1 if on_it else len(levels)  # who leaves it does not come back
-        return here if on_it else None
+        if self._left or here >= len(levels) or not _same(levels[here], sigma):
+            self._left = True  # who leaves it does not come back
+            return None
+        self._next += 1
+        return here
 
 
 def _same(level: float, sigma: float) -> bool:

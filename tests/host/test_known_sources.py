@@ -170,6 +170,15 @@ def test_a_local_blend_looks_at_the_source_in_every_step(demo, on_demo):
     assert rows == [3] * STEPS
 
 
+def test_a_sampler_whose_steps_depend_on_all_rows_samples_all(demo, on_demo):
+    full = on_demo.run(SWAP, sampler_name="dpm_adaptive")
+    inversion = on_demo.source(sampler="dpm_adaptive")
+    with counted(demo.model) as rows:
+        again = on_demo.run(SWAP, inversion, sampler_name="dpm_adaptive")
+    alike(again, full, tolerance=0.0)
+    assert set(rows) == {4}
+
+
 def test_several_sources(demo, on_demo):
     on_demo.latent = {"samples": torch.zeros(2, 4, 16, 16)}
     chains = ((swap("red", "blue"),), (Refine("a red circle on the dark grass"),))

@@ -60,6 +60,7 @@ def test_a_sampler_that_leaves_the_path_does_not_come_back():
     assert path.at(3.0) is None
     assert not path.followed
     assert path.at(2.0) is None
+    assert path.finished(0.0) is None
 
 
 @pytest.mark.parametrize("sources", [1, 3])

@@ -25,7 +25,7 @@ from .blending import blended
 from .conditioning import CONTROLLER_KEY, Conditioning, EncodedController, Payload, batched
 from .controlnets import by_block
 from .families import family_of
-from .known import known
+from .known import ADAPTIVE, known
 from .replaying import apply, check, name_of, start
 
 
@@ -110,7 +110,7 @@ class EditGuider:
             sides,
             latent_image.shape[-2:],
             levels,
-            self.inversion.restored if self.inversion else None,
+            self._restored(sampler),
         )
         conditionings = {
             name: self.positive if name == "positive" else _as_conditioning(conds)
@@ -179,6 +179,13 @@ class EditGuider:
         rows.check_finite(result)
         self.masks = blending.all_masks()
         return result
+
+    def _restored(self, sampler: Any) -> Found | None:
+        """What the sources are set to; nothing where they were sampled in other steps than here."""
+        if self.inversion is None:
+            return None
+        adaptive = self.inversion.drawn is not None and name_of(sampler) in ADAPTIVE
+        return None if adaptive else self.inversion.restored
 
     def _levels(self, sigmas: Tensor) -> tuple[Tensor, Tensor]:
         """The noise levels to sample, and those that windows refer to."""
