@@ -11,6 +11,7 @@ from .edits import P2PRefine, P2PReweight, P2PWordSwap
 from .inversion import P2PLoadInversion, P2PNullTextInversion, P2PSaveInversion
 from .local_blend import P2PLocalBlend
 from .mix import P2PMix
+from .route import add_route
 from .sampling import P2PGuider, P2PKSampler, P2PKSamplerAdvanced
 from .source import P2PSampleSource
 from .weights import P2PWordWeights
@@ -43,4 +44,5 @@ class PromptToPromptExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> PromptToPromptExtension:
     """Called by the host when it loads the pack."""
+    add_route()  # older hosts never call an extension's on_load
     return PromptToPromptExtension()

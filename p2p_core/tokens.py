@@ -42,6 +42,14 @@ class Segment:
         return cls(text, range(len(text) + 1))
 
 
+class NotInPrompt(ValueError):
+    """A phrase that a prompt lacks, and its words most like it, where there are any."""
+
+    def __init__(self, message: str, phrase: str, nearest: str | None) -> None:
+        super().__init__(message)
+        self.phrase, self.nearest = phrase, nearest
+
+
 @dataclass(frozen=True)
 class Word:
     """One word as written, and its tokens.
@@ -239,11 +247,13 @@ class Prompt:
         found = self._spelled(wanted)
         if not found:
             near = self.nearest(phrase)
-            raise ValueError(
+            raise NotInPrompt(
                 f"{shortened(phrase)!r} is not in the prompt. Did you mean {near!r}?"
                 if near
                 else f"{shortened(phrase)!r} is not in the prompt {shortened(self.text)!r}. "
-                + self._vocabulary()
+                + self._vocabulary(),
+                phrase,
+                near,
             )
         return found
 
