@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .attention_maps import P2PAttentionMaps
+from .compare import P2PCompare
 from .controller import P2PController
 from .demo import P2PDemoCheckpoint, P2PDemoImage
 from .edits import P2PRefine, P2PReweight, P2PWordSwap
@@ -37,6 +38,7 @@ class PromptToPromptExtension(ComfyExtension):
             P2PSaveInversion,
             P2PLoadInversion,
             P2PAttentionMaps,
+            P2PCompare,
             P2PDemoCheckpoint,
             P2PDemoImage,
         ]

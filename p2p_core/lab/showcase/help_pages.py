@@ -44,6 +44,12 @@ class Desk:
         shot = self.studio.shoot(Request(PROMPT, [[link] for link in links], 1, SEED, reprompt))
         return [*shot["source"], *shot["p2p"], *shot.get("reprompt", [])]
 
+    def compared(self, link: Link) -> Row:
+        """Take the source image, an edit, and four times their difference."""
+        source, edited = self.edits(link)
+        difference = np.abs(source.astype(int) - edited.astype(int)) * 4
+        return [source, edited, difference.clip(0, 255).astype(np.uint8)]
+
     def samples(self, *prompts: str) -> Row:
         """Take a picture of each prompt."""
         nothing: Link = ("P2P_Reweight", {"words": "a: 1"})
@@ -121,6 +127,7 @@ def drawn(_: Desk) -> Row:
 
 PAGES: Mapping[str, Callable[[Desk], Row]] = {
     "P2P_AttentionMaps": shown("5_attention_maps", "heatmaps"),
+    "P2P_Compare": lambda desk: desk.compared(BLUE),
     "P2P_Controller": lambda desk: desk.edits(BLUE, STAR),
     "P2P_DemoCheckpoint": lambda desk: desk.samples(
         PROMPT, "a striped blue square on sand", "a yellow star at night"

@@ -1,0 +1,89 @@
+/** What a P2P Compare shows: an edit over its source, with a slider, or their difference. */
+
+import { api } from '../../../scripts/api.js'
+import { app } from '../../../scripts/app.js'
+import { addPanel, element } from './page.js'
+
+const HEIGHT = 300
+const WIDTH = 320
+const SLIDER = 'Slider'
+const DIFFERENCE = 'Difference'
+
+/** @type {WeakMap<any, (output: any) => void>} */
+const shown = new WeakMap()
+
+const address = (/** @type {Record<string, string>} */ image) =>
+  api.apiURL(`/view?${new URLSearchParams(image)}`)
+
+/** Give a P2P Compare its view. @param {any} node */
+export function addCompare(node) {
+  const panel = addPanel(node, 'p2p_compare', { height: HEIGHT, grows: true })
+  const state = { edit: 0, mode: SLIDER, at: 50 }
+  let output = null
+  const show = (/** @type {any} */ told) => {
+    if (!told?.edited?.length || told === output) return
+    output = told
+    state.edit = Math.min(state.edit, told.edited.length - 1)
+    draw()
+  }
+  const draw = () => panel.show(...drawn(/** @type {any} */ (output), state, draw))
+  panel.show(element('div', { className: 'p2p-hint', textContent: 'Run to compare source and edits.' }))
+  shown.set(node, show)
+  const before = node.onExecuted
+  node.onExecuted = function (/** @type {any} */ told) {
+    before?.call(this, told)
+    show(told)
+  }
+  node.setSize?.([Math.max(node.size[0], WIDTH), Math.max(node.size[1], HEIGHT + 100)])
+}
+
+/** Show again what nodes have shown before their workflow was left. @param {any[]} nodes */
+export function restore(nodes) {
+  for (const node of nodes) shown.get(node)?.(app.nodeOutputs?.[node.id])
+}
+
+/** The tabs, the picture, and the two ways to look at it. */
+function drawn(/** @type {any} */ { source, edited, captions }, /** @type {any} */ state,
+    /** @type {() => void} */ again) {
+  const choose = (/** @type {string} */ key, /** @type {any} */ value) => () => {
+    state[key] = value
+    again()
+  }
+  const tabs = element('div', { className: 'p2p-row', role: 'tablist', 'aria-label': 'Edits' },
+    ...captions.map((/** @type {string} */ textContent, /** @type {number} */ n) => element('button', {
+      type: 'button', role: 'tab', textContent, title: textContent, className: 'p2p-tab',
+      'aria-selected': n === state.edit, 'aria-pressed': n === state.edit, onclick: choose('edit', n)
+    })))
+  const modes = element('div', { className: 'p2p-row' }, ...[SLIDER, DIFFERENCE].map((textContent) =>
+    element('button', {
+      type: 'button', textContent, 'aria-pressed': state.mode === textContent,
+      onclick: choose('mode', textContent)
+    })))
+  return [tabs, stage(source[state.edit % source.length], edited[state.edit], state), modes]
+}
+
+/** The two pictures, one over the other. */
+function stage(/** @type {any} */ source, /** @type {any} */ edited, /** @type {any} */ state) {
+  const different = state.mode === DIFFERENCE
+  const picture = (/** @type {any} */ image, /** @type {string} */ alt, /** @type {string} */ className) =>
+    element('img', { src: address(image), alt, className, draggable: false })
+  const made = element('div', { className: `p2p-stage${different ? ' p2p-difference' : ''}` },
+    element('div', { className: 'p2p-pictures' },
+      picture(edited, 'Edited image', 'p2p-edited'), picture(source, 'Source image', 'p2p-source')))
+  if (different) return made
+  const move = (/** @type {number} */ at) => {
+    state.at = at
+    made.style.setProperty('--at', `${at}%`)
+  }
+  move(state.at)
+  made.append(
+    element('span', { className: 'p2p-name p2p-left', textContent: 'source' }),
+    element('span', { className: 'p2p-name p2p-right', textContent: 'edit' }),
+    element('div', { className: 'p2p-line' }),
+    element('input', {
+      type: 'range', min: 0, max: 100, value: state.at, className: 'p2p-slide',
+      'aria-label': 'Part of the source that is shown, in percent',
+      oninput: (/** @type {any} */ event) => move(Number(event.target.value))
+    }))
+  return made
+}

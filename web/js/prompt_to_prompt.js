@@ -1,0 +1,38 @@
+/** Registers the pack's part of the canvas. Everything it does, it does to the ordinary inputs. */
+
+import { app } from '../../../scripts/app.js'
+import { colour } from './colours.js'
+import { addCompare, restore } from './compare.js'
+import { WORDED, addWords, refresh } from './edits.js'
+import { places } from './graph.js'
+import { addStyle } from './page.js'
+import { grow } from './sockets.js'
+import { watch } from './watching.js'
+
+let soon = () => {}
+
+app.registerExtension({
+  name: 'PromptToPrompt',
+  setup() {
+    addStyle()
+    soon = watch(() => {
+      const all = places(app.rootGraph ?? app.graph)
+      colour()
+      restore(all.map(({ node }) => node))
+      for (const { node } of all) if (node.type === 'P2P_Controller') grow(node)
+      refresh(all)
+    })
+    soon()
+  },
+  nodeCreated(/** @type {any} */ node) {
+    if (WORDED.includes(node.comfyClass)) addWords(node)
+    if (node.comfyClass === 'P2P_Compare') addCompare(node)
+    soon()
+  },
+  loadedGraphNode() {
+    soon()
+  },
+  afterConfigureGraph() {
+    soon()
+  }
+})
