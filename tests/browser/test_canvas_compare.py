@@ -95,7 +95,7 @@ def test_source_and_edits_are_compared(
     source = output["source"][0]["filename"]
     wait_until(lambda: shown(person) == [files[0], source], "the first edit over the source")
 
-    stage = view(person, ".p2p-stage").bounding_box()
+    stage = view(person, ".p2p-pictures").bounding_box()
     least = page.evaluate("() => 200 * window.app.canvas.ds.scale")
     assert min(stage["width"], stage["height"]) > least, "small pictures are enlarged"
     middle = stage["y"] + stage["height"] / 2
@@ -104,9 +104,9 @@ def test_source_and_edits_are_compared(
     at = "name => getComputedStyle(name).getPropertyValue('--at')"
     line = view(person, ".p2p-line").bounding_box()
     assert abs(line["x"] - end) < 0.05 * stage["width"]
-    before = view(person, ".p2p-stage").evaluate(at)
+    before = view(person, ".p2p-pictures").evaluate(at)
     page.keyboard.press("ArrowRight")
-    assert view(person, ".p2p-stage").evaluate(at) != before
+    assert view(person, ".p2p-pictures").evaluate(at) != before
     keep(page, f"compare_slider_{page.palette}")
 
     click(person, "circle → star")

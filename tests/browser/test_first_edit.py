@@ -13,7 +13,7 @@ from person import FIND, STILL, Person, open_search
 from p2p_core.demo.recognise import matches, recognise
 from p2p_core.hosts.launch.server import Server
 
-MOST_NODES, MOST_ACTIONS = 8, 30
+MOST_NODES, MOST_ACTIONS = 8, 25
 NOTHING = {
     **{"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": []},
     **{"groups": [], "config": {}, "extra": {}, "version": 0.4},

@@ -27,6 +27,7 @@ NODES = (
     "P2P_Guider",
     "P2P_SampleSource",
     "P2P_AttentionMaps",
+    "P2P_Compare",
     "P2P_DemoCheckpoint",
     "P2P_DemoImage",
     "P2P_NullTextInversion",
@@ -188,8 +189,8 @@ def test_every_input_and_output_has_a_tooltip(node: str, object_info: dict[str, 
     for inputs in (info["input"].get("required", {}), info["input"].get("optional", {})):
         for name, (_, *rest) in inputs.items():
             assert rest[0].get("tooltip"), name
-    assert all(info["output_tooltips"])
-    assert len(info["output_tooltips"]) == len(info["output"])
+    assert all(info["output_tooltips"] or [])
+    assert len(info["output_tooltips"] or []) == len(info["output"])
     assert info["description"]
     assert info["category"] == "prompt-to-prompt"
 
@@ -214,4 +215,4 @@ def test_the_packs_texts_are_those_of_its_nodes(
         mine = {name: entry["tooltip"] for name, entry in texts[node].get("inputs", {}).items()}
         assert mine == tooltips
         outputs = [entry["tooltip"] for entry in texts[node].get("outputs", {}).values()]
-        assert outputs == info["output_tooltips"]
+        assert outputs == (info["output_tooltips"] or [])

@@ -62,21 +62,23 @@ function drawn(/** @type {any} */ { source, edited, captions }, /** @type {any} 
   return [tabs, stage(source[state.edit % source.length], edited[state.edit], state), modes]
 }
 
-/** The two pictures, one over the other. */
+/** The two pictures, one over the other, as large as there is room for. */
 function stage(/** @type {any} */ source, /** @type {any} */ edited, /** @type {any} */ state) {
   const different = state.mode === DIFFERENCE
   const picture = (/** @type {any} */ image, /** @type {string} */ alt, /** @type {string} */ className) =>
     element('img', { src: address(image), alt, className, draggable: false })
-  const made = element('div', { className: `p2p-stage${different ? ' p2p-difference' : ''}` },
-    element('div', { className: 'p2p-pictures' },
-      picture(edited, 'Edited image', 'p2p-edited'), picture(source, 'Source image', 'p2p-source')))
+  const below = picture(edited, 'Edited image', 'p2p-edited')
+  const box = element('div', { className: 'p2p-pictures' }, below,
+    picture(source, 'Source image', 'p2p-source'))
+  below.onload = () => box.style.setProperty('--ratio', String(below.naturalWidth / below.naturalHeight))
+  const made = element('div', { className: `p2p-stage${different ? ' p2p-difference' : ''}` }, box)
   if (different) return made
   const move = (/** @type {number} */ at) => {
     state.at = at
-    made.style.setProperty('--at', `${at}%`)
+    box.style.setProperty('--at', `${at}%`)
   }
   move(state.at)
-  made.append(
+  box.append(
     element('span', { className: 'p2p-name p2p-left', textContent: 'source' }),
     element('span', { className: 'p2p-name p2p-right', textContent: 'edit' }),
     element('div', { className: 'p2p-line' }),

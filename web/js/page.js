@@ -39,13 +39,14 @@ const STYLE = `
 .p2p-grows, .p2p-grows > .p2p-in { height: 100%; }
 .p2p-grows .p2p-row { flex: none; max-height: 52px; }
 .p2p-tab { max-width: 100%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.p2p-stage { position: relative; flex: 1; min-height: 0; border-radius: 6px; overflow: hidden; background: #0006;
-  --at: 50%; }
-.p2p-pictures { position: absolute; inset: 0; isolation: isolate; }
-.p2p-pictures img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
+.p2p-stage { flex: 1; min-height: 0; border-radius: 6px; overflow: hidden; background: #0006;
+  display: grid; place-items: center; container-type: size; }
+.p2p-pictures { --ratio: 1; --at: 50%; position: relative; isolation: isolate;
+  width: min(100cqw, 100cqh * var(--ratio)); aspect-ratio: var(--ratio); }
+.p2p-pictures img { position: absolute; inset: 0; width: 100%; height: 100%; }
 .p2p-source { clip-path: inset(0 calc(100% - var(--at)) 0 0); }
 .p2p-difference { background: #000; }
-.p2p-difference .p2p-pictures { filter: brightness(4); }
+.p2p-difference .p2p-pictures { filter: brightness(4); clip-path: inset(1px); }
 .p2p-difference .p2p-source { clip-path: none; mix-blend-mode: difference; }
 .p2p-line { position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; margin-left: -1px;
   background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
@@ -54,7 +55,7 @@ const STYLE = `
 .p2p-left { left: 5px; }
 .p2p-right { right: 5px; }
 .p2p-slide { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
-.p2p-stage:has(.p2p-slide:focus-visible) { outline: 2px solid #5b9dff; outline-offset: -2px; }
+.p2p-pictures:has(.p2p-slide:focus-visible) { outline: 2px solid #5b9dff; outline-offset: -2px; }
 `
 
 /** Give the page the style, once. */

@@ -27,6 +27,13 @@ app.registerExtension({
   nodeCreated(/** @type {any} */ node) {
     if (WORDED.includes(node.comfyClass)) addWords(node)
     if (node.comfyClass === 'P2P_Compare') addCompare(node)
+    if (node.comfyClass?.startsWith('P2P_')) {
+      const before = node.onConnectionsChange
+      node.onConnectionsChange = function (/** @type {any[]} */ ...told) {
+        before?.apply(this, told)
+        soon()
+      }
+    }
     soon()
   },
   loadedGraphNode() {

@@ -20,10 +20,10 @@ export function watch(act) {
       act()
     })
   }
-  // Newer hosts write a value into a widget only after the event has reached it.
+  // Hosts write a value into a widget, or make a link, some time after the event.
   const after = () => {
     soon()
-    setTimeout(soon, 30)
+    for (const wait of [30, 300]) setTimeout(soon, wait)
   }
   for (const name of OF_PEOPLE) document.addEventListener(name, after, true)
   for (const name of OF_THE_HOST) api.addEventListener(name, after)
