@@ -83,11 +83,9 @@ def test_the_packs_types_have_colours_of_their_own(palette: str, person: Person)
     wait_until(distinct, "four colours", seconds=30)
     if page.mode != "classic":
         node = page.evaluate(f"name => ({FIND})(name).id", SWAP)
-        shown = page.locator(f"[data-slot-key='{node}-out-0']").evaluate(
-            "one => [one, ...one.querySelectorAll('*')].flatMap(part => {"
-            "    const {fill, backgroundColor} = getComputedStyle(part)"
-            "    return [fill, backgroundColor]"
-            "})"
+        shown = page.locator(f"[data-slot-key='{node}-out-0']").evaluate_all(
+            "all => all.flatMap(one => [one, ...one.querySelectorAll('*')])"
+            ".map(one => getComputedStyle(one).backgroundColor)"
         )
         assert "rgb(20, 184, 166)" in shown
     page.evaluate(
