@@ -40,7 +40,7 @@ def test_a_controller_has_one_socket_to_spare(
     load(page, ROOT / "workflows" / "1_word_swap.json")
     sockets_are(person, 2)
     person.drag((300, 900), (300, 730))  # makes room below
-    second = person.add(SWAP, (240, 660))
+    second = person.add(SWAP, (240, 720))
     sockets_are(person, 2)
     person.link(second, "edit", CONTROLLER, "edit_2")
     sockets_are(person, 3)
