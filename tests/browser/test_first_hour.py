@@ -88,7 +88,7 @@ def test_an_edit_says_what_it_does_and_a_mistake_where_it_is(
     page = person.page
     load(page, workflow("1_word_swap"), FEW)
     person.drag((300, 900), (300, 730))  # makes room below
-    second = person.add(SWAP, (240, 660))
+    second = person.add(SWAP, (240, 720))
     person.write(second, "words", "cirle")
     person.write(second, "replacement", "star")
     person.link(second, "edit", CONTROLLER, "edit_2")

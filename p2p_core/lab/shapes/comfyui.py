@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import comfy.utils
@@ -26,13 +25,12 @@ class ComfyLab:
         comfy.utils.set_progress_bar_enabled(False)
         self.steps, self.cfg = steps, cfg
         self.pipeline = DemoPipeline()
-        self.model = self.pipeline.model.clone()
-        self.model.set_model_unet_function_wrapper(self._count)
+        self.model = self.pipeline.model
+        self.model.model.diffusion_model.register_forward_pre_hook(self._count)
         self.evaluations = 0
 
-    def _count(self, network: Callable[..., Tensor], call: dict[str, Any]) -> Tensor:
-        self.evaluations += call["input"].shape[0]
-        return network(call["input"], call["timestep"], **call["c"])
+    def _count(self, module: Any, given: Any) -> None:
+        self.evaluations += given[0].shape[0]
 
     @torch.inference_mode()
     def round_trip(self, picture: np.ndarray) -> np.ndarray:
