@@ -61,7 +61,7 @@ def place_with_the_blueprint(person: Person) -> None:
 def place_single_nodes(person: Person) -> None:
     person.add("P2P Demo Checkpoint", (100, 130))
     person.add("P2P Word Swap", (100, 300))
-    person.add("CLIP Text Encode (Prompt)", (100, 700))
+    person.add("CLIP Text Encode (Prompt)", (100, 830))
     person.add("P2P Controller", (540, 130))
     person.add("Empty Latent Image", (560, 720))
     person.add("P2P KSampler", (990, 130))
