@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -35,6 +36,21 @@ def peak_memory(work: Callable[[], object]) -> int:
         held += nbytes
         peak = max(peak, held)
     return peak
+
+
+@contextmanager
+def counted(network: torch.nn.Module) -> Iterator[list[int]]:
+    """Count the rows that go through a network, call by call, while the context lasts."""
+    rows: list[int] = []
+
+    def count(_: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        rows.append(len(given[0]))
+
+    hook = network.register_forward_pre_hook(count)
+    try:
+        yield rows
+    finally:
+        hook.remove()
 
 
 def seconds(work: Callable[[], object]) -> float:

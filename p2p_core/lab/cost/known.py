@@ -19,7 +19,7 @@ from ...hosts.comfyui.demo_models import load_demo
 from ...hosts.comfyui.sampling import sample
 from ...hosts.comfyui.sourcing import sample_source
 from ...schedules import Schedule, Window
-from ..meter import compare
+from ..meter import compare, counted
 
 PROMPT = "a red circle on the grass"
 WORDS = ("star", "square", "triangle", "heart")
@@ -35,15 +35,13 @@ CASES: Mapping[str, tuple[int, float, float]] = {
 
 def known_source(repeats: int) -> dict[str, Any]:
     """Measure each demo model that there is: an edit of a known source, the first edit = 1."""
-    return {
-        "known_source": {
-            model.lower(): {
-                case: measured(*load_demo(path)[:2], *given, repeats)
-                for case, given in CASES.items()
-            }
-            for model, path in MODELS.items()
+    told: dict[str, Any] = {}
+    for name, path in MODELS.items():
+        model, clip, *_ = load_demo(path)
+        told[name.lower()] = {
+            case: measured(model, clip, *given, repeats) for case, given in CASES.items()
         }
-    }
+    return {"known_source": told}
 
 
 def measured(
@@ -84,14 +82,6 @@ def swap(word: str, end: float) -> Chain:
 
 def evaluations(model: Any, work: Callable[[], object]) -> int:
     """Count the rows that go through a model's network."""
-    rows: list[int] = []
-
-    def count(module: Any, given: tuple[Any, ...]) -> None:
-        rows.append(len(given[0]))
-
-    hook = model.model.diffusion_model.register_forward_pre_hook(count)
-    try:
+    with counted(model.model.diffusion_model) as rows:
         work()
-    finally:
-        hook.remove()
     return sum(rows)

@@ -13,6 +13,7 @@ from ...hosts.comfyui.conditioning import build_controller
 from ...hosts.comfyui.demo import DemoPipeline
 from ...hosts.comfyui.inverting import invert_latent
 from ...hosts.comfyui.sampling import sample
+from ..meter import counted
 from ..outputs import outputs_of
 from .cases import Case
 from .methods import Made, Method
@@ -26,11 +27,6 @@ class ComfyLab:
         self.steps, self.cfg = steps, cfg
         self.pipeline = DemoPipeline()
         self.model = self.pipeline.model
-        self.model.model.diffusion_model.register_forward_pre_hook(self._count)
-        self.evaluations = 0
-
-    def _count(self, module: Any, given: Any) -> None:
-        self.evaluations += given[0].shape[0]
 
     @torch.inference_mode()
     def round_trip(self, picture: np.ndarray) -> np.ndarray:
@@ -43,7 +39,15 @@ class ComfyLab:
 
     @torch.inference_mode()
     def make(self, method: Method, picture: np.ndarray, case: Case) -> Made:
-        self.evaluations, optimising = 0, 0
+        with counted(self.model.model.diffusion_model) as rows:
+            edited, reconstruction, optimising = self._make(method, picture, case)
+        return Made(edited, reconstruction, sum(rows), optimising)
+
+    def _make(
+        self, method: Method, picture: np.ndarray, case: Case
+    ) -> tuple[np.ndarray, np.ndarray | None, int]:
+        """Make the edited picture and the one that comes back; says how often it optimised."""
+        optimising = 0
 
         def watch(progress: Any) -> None:
             nonlocal optimising
@@ -75,10 +79,9 @@ class ComfyLab:
             inversion=inversion,
             **settings,
         )
-        return Made(
+        return (
             self._show(result.edited["samples"]),
             self._show(result.source["samples"]) if method.controlled else None,
-            self.evaluations,
             optimising,
         )
 

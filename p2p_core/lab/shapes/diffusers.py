@@ -11,6 +11,7 @@ from torch import Tensor
 from ...hosts.diffusers.inverting import invert
 from ...hosts.diffusers.pipeline import Model
 from ...hosts.diffusers.sampling import Settings, sample
+from ..meter import counted
 from ..outputs import outputs_of
 from .cases import Case
 from .methods import Made, Method
@@ -24,11 +25,6 @@ class DiffusersLab:
         self.model = Model.demo()
         if torch.cuda.is_available():
             self.model.pipeline.to("cuda")
-        self.model.pipeline.unet.register_forward_pre_hook(self._count)
-        self.evaluations = 0
-
-    def _count(self, module: Any, given: Any) -> None:
-        self.evaluations += given[0].shape[0]
 
     def round_trip(self, picture: np.ndarray) -> np.ndarray:
         return self.model.to_pictures(self.model.to_latent(picture[None]))[0]
@@ -40,7 +36,15 @@ class DiffusersLab:
         )
 
     def make(self, method: Method, picture: np.ndarray, case: Case) -> Made:
-        self.evaluations, optimising = 0, 0
+        with counted(self.model.pipeline.unet) as rows:
+            edited, reconstruction, optimising = self._make(method, picture, case)
+        return Made(edited, reconstruction, sum(rows), optimising)
+
+    def _make(
+        self, method: Method, picture: np.ndarray, case: Case
+    ) -> tuple[np.ndarray, np.ndarray | None, int]:
+        """Make the edited picture and the one that comes back; says how often it optimised."""
+        optimising = 0
 
         def watch(progress: Any) -> None:
             nonlocal optimising
@@ -61,9 +65,8 @@ class DiffusersLab:
         result = sample(
             self.model, case.prompt, chains, latent, settings, inversion=inversion, quiet=True
         )
-        return Made(
+        return (
             self.model.to_pictures(result.edited)[0],
             self.model.to_pictures(result.source)[0] if method.controlled else None,
-            self.evaluations,
             optimising,
         )
