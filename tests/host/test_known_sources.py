@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 from runs import PROMPT, relative
@@ -15,8 +13,9 @@ from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
 from p2p_core.hosts.comfyui.conditioning import EncodedController, build_controller, source_alone
 from p2p_core.hosts.comfyui.inverting import invert_latent
 from p2p_core.hosts.comfyui.sampling import sample
-from p2p_core.hosts.comfyui.sourcing import sample_source, sampled_source
+from p2p_core.hosts.comfyui.sourcing import sample_source
 from p2p_core.inversion.methods import Options
+from p2p_core.lab.meter import counted
 from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window
 
@@ -31,18 +30,6 @@ def swap(words, replacement, end=0.4):
         schedule=Schedule(Window(0, end)),
         self_injection=SelfInjection(Window(0, end)),
     )
-
-
-@contextmanager
-def counted(model):
-    """How many rows go through a model's network in each of its calls."""
-    rows = []
-    network = model.model.diffusion_model
-    hook = network.register_forward_pre_hook(lambda module, given: rows.append(len(given[0])))
-    try:
-        yield rows
-    finally:
-        hook.remove()
 
 
 def settings(sampler="euler", cfg=3.0, seed=0, steps=STEPS, denoise=1.0):
@@ -110,7 +97,7 @@ def test_a_sampled_source_is_not_sampled_again(sampler, demo, on_demo):
     chains = ((swap("red", "blue"),), (swap("circle", "square"), Reweight((("grass", 2.0),))))
     full = on_demo.run(chains, sampler_name=sampler)
     inversion = on_demo.source(sampler=sampler)
-    with counted(demo.model) as rows:
+    with counted(demo.model.model.diffusion_model) as rows:
         again = on_demo.run(chains, inversion, sampler_name=sampler)
     alike(again, full)
     assert relative(again.source["samples"], full.source["samples"]) <= TOLERANCE
@@ -136,7 +123,7 @@ def test_a_given_image_is_not_sampled(method, sampler, demo, on_demo):
     )
     runs = []
     for model, expected in ((unchanged_attention(demo.model), {4}), (demo.model, {2, 3})):
-        with counted(demo.model) as rows:
+        with counted(demo.model.model.diffusion_model) as rows:
             chains = ((swap("red", "blue"),),)
             runs.append(on_demo.run(chains, inversion, model, clean, sampler_name=sampler))
         assert set(rows) == expected
@@ -154,7 +141,7 @@ def test_each_evaluation_holds_what_is_needed(demo, on_demo):
         (inversion, 1.0, [2, 2, 1, 1, 1]),
         (None, 1.0, [2] * STEPS),
     ):
-        with counted(demo.model) as rows:
+        with counted(demo.model.model.diffusion_model) as rows:
             on_demo.run(chains, known_source, cfg=cfg)
         assert rows == expected
 
@@ -163,7 +150,7 @@ def test_a_local_blend_looks_at_the_source_in_every_step(demo, on_demo):
     chains = ((swap("red", "blue"), LocalBlend(("red",), ("blue",))),)
     full = on_demo.run(chains)
     inversion = on_demo.source()
-    with counted(demo.model) as rows:
+    with counted(demo.model.model.diffusion_model) as rows:
         again = on_demo.run(chains, inversion)
     alike(again, full)
     assert torch.equal(again.masks, full.masks)
@@ -173,7 +160,7 @@ def test_a_local_blend_looks_at_the_source_in_every_step(demo, on_demo):
 def test_a_sampler_whose_steps_depend_on_all_rows_samples_all(demo, on_demo):
     full = on_demo.run(SWAP, sampler_name="dpm_adaptive")
     inversion = on_demo.source(sampler="dpm_adaptive")
-    with counted(demo.model) as rows:
+    with counted(demo.model.model.diffusion_model) as rows:
         again = on_demo.run(SWAP, inversion, sampler_name="dpm_adaptive")
     alike(again, full, tolerance=0.0)
     assert set(rows) == {4}
@@ -184,7 +171,7 @@ def test_several_sources(demo, on_demo):
     chains = ((swap("red", "blue"),), (Refine("a red circle on the dark grass"),))
     full = on_demo.run(chains)
     inversion = on_demo.source()
-    with counted(demo.model) as rows:
+    with counted(demo.model.model.diffusion_model) as rows:
         again = on_demo.run(chains, inversion)
     alike(again, full)
     assert rows == [10, 10, 10, 10, 8]  # Refine's window of 0.8
@@ -193,7 +180,7 @@ def test_several_sources(demo, on_demo):
 def test_another_patch_of_the_network_sees_every_row(demo, on_demo):
     model = unchanged_attention(demo.model)
     inversion = on_demo.source()
-    with counted(demo.model) as rows:
+    with counted(demo.model.model.diffusion_model) as rows:
         on_demo.run(((swap("red", "blue"),),), inversion, model)
     assert rows == [4] * STEPS
 
@@ -212,10 +199,16 @@ def test_in_transformers(name):
     negative = entries(family, 1, 5, 11)
     given = settings(steps=4) | {"scheduler": "simple"}
     full = sample(model, encoded, negative=negative, latent=latent, **given)
-    inversion = sampled_source(
-        model, source, source=source_alone(encoded), negative=negative, latent=latent, **given
+    inversion = sample_source(
+        model,
+        None,
+        source,
+        positive=source_alone(encoded),
+        negative=negative,
+        latent=latent,
+        **given,
     )
-    with counted(model) as rows:
+    with counted(model.model.diffusion_model) as rows:
         again = sample(
             model, encoded, negative=negative, latent=latent, inversion=inversion, **given
         )

@@ -53,10 +53,14 @@ class RunState:
         self.witness = Witness(any(c.continues for c in payloads.values()))
         self._calls: dict[Any, Any] = {}
 
+    def _here(self, options: dict[str, Any]) -> float:
+        """How far sampling has come at a call of the network, 0–1."""
+        return progress(float(options["sigmas"][0]), self.sigmas)
+
     def tokens(self, options: dict[str, Any], texts: Tensor) -> Tensor:
         """Set a call's text tokens, float[rows tokens channels], to what they are at this step."""
         uuids = options["uuids"]
-        here = progress(float(options["sigmas"][0]), self.sigmas)
+        here = self._here(options)
         chunk = texts.shape[0] // len(uuids)
         for n, name in enumerate(uuids):
             found = self.payloads[name].found if name in self.payloads else None
@@ -80,7 +84,7 @@ class RunState:
             return None
         if may_relate_rows(options, RUN_KEY) or not fits(given, x.shape[0]):
             return None
-        here = progress(float(options["sigmas"][0]), self.sigmas)
+        here = self._here(options)
         needs = tuple(
             name in self.payloads and self.payloads[name].needs_source(here) for name in uuids
         )
@@ -94,7 +98,7 @@ class RunState:
         if x.shape[-2:] != self.size:
             return []
         uuids = options["uuids"]
-        here = progress(float(options["sigmas"][0]), self.sigmas)
+        here = self._here(options)
         return [
             Look(maps, *span, here)
             for name, span in zip(uuids, _spans(uuids, x, held), strict=True)
@@ -116,7 +120,7 @@ class RunState:
         """
         uuids = tuple(options["uuids"])
         self.witness.asked.update(uuids)
-        here = progress(float(options["sigmas"][0]), self.sigmas)
+        here = self._here(options)
         editing = (self.payloads[n].controller for n in uuids if n in self.payloads)
         weights = tuple(c.weights(here) for c in editing if c is not None)
         key = (uuids, weights, x.shape, x.device, tokens, held)

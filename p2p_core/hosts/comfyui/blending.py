@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import comfy.sample
@@ -11,47 +10,28 @@ import torch
 from torch import Tensor
 
 from ...blending import Blending
+from .stepping import Act, stepped
 
 
 def blended(blending: Blending, sampler: Any) -> Any:
     """Copy the host's sampler so that it blends; raises `ValueError` for one that cannot."""
-    function = getattr(sampler, "sampler_function", None)
-    if function is None:
+    if getattr(sampler, "sampler_function", None) is None:
         raise ValueError(
             "Expected one of ComfyUI's own samplers for a local blend or direct inversion, got "
             f"{type(sampler).__name__}. Choose another sampler or leave them out."
         )
 
-    @wraps(function)
-    def sample(
-        model: Any, noise: Tensor, sigmas: Tensor, *args: Any, extra_args: Any, **named: Any
-    ) -> Tensor:
-        proxy = _Blended(model, blending, extra_args.get("seed") or 0)
-        result = function(proxy, noise, sigmas, *args, extra_args=extra_args, **named).clone()
-        blending.apply(result, float(sigmas[-1]), proxy.noised, done=True)
-        return result
+    def begin(model: Any, seed: int) -> Act:
+        noised = partial(_noised, model, blending.rows.source_block, seed)
 
-    wrapped = copy.copy(sampler)
-    wrapped.sampler_function = sample
-    return wrapped
+        def act(x: Tensor, sigma: float, done: bool) -> None:
+            whole = x.shape[-2:] == blending.size  # some samplers also look at a smaller latent
+            if done or (whole and blending.wants(sigma)):
+                blending.apply(x, sigma, noised, done)
 
+        return act
 
-class _Blended:
-    """The model as a sampler sees it, blending x before it is evaluated."""
-
-    def __init__(self, model: Any, blending: Blending, seed: int) -> None:
-        self._model, self._blending = model, blending
-        self.noised = partial(_noised, model, blending.rows.source_block, seed)
-
-    def __call__(self, x: Tensor, sigma: Tensor, *args: Any, **named: Any) -> Tensor:
-        level = float(sigma.flatten()[0])
-        whole = x.shape[-2:] == self._blending.size  # some samplers also look at a smaller latent
-        if whole and self._blending.wants(level):
-            self._blending.apply(x, level, self.noised)
-        return self._model(x, sigma, *args, **named)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
+    return stepped(sampler, begin)
 
 
 def _noised(model: Any, sources: slice, seed: int, latent: Tensor, sigma: float) -> Tensor:

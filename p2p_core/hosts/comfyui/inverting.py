@@ -30,7 +30,7 @@ from .conditioning import Conditioning
 from .families import family_of
 from .families.override import OVERRIDE
 from .replaying import check_model, probe
-from .sampling import samples_of
+from .sampling import samples_of, stock_levels
 
 
 def invert_latent(
@@ -69,15 +69,7 @@ def invert_latent(
             "Expected a latent without a noise mask, got one with it. Encode the image with VAE "
             "Encode; P2P Local Blend Mask takes a mask of where the image may change."
         )
-    sigmas = comfy.samplers.KSampler(
-        model,
-        steps=steps,
-        device=model.load_device,
-        sampler="euler",
-        scheduler=scheduler,
-        denoise=denoise,
-        model_options=model.model_options,
-    ).sigmas
+    sigmas = stock_levels(model, steps, "euler", scheduler, denoise)
     source = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
 
     def draw(latents: Tensor, n: int) -> Tensor:

@@ -218,6 +218,19 @@ class Result:
     """Of every edited image, at the latent's resolution; ones where it has no local blend."""
 
 
+def stock_levels(model: Any, steps: int, sampler: str, scheduler: str, denoise: float) -> Tensor:
+    """The noise levels that the stock KSampler has with these settings: float[levels]."""
+    return comfy.samplers.KSampler(
+        model,
+        steps=steps,
+        device=model.load_device,
+        sampler=sampler,
+        scheduler=scheduler,
+        denoise=denoise,
+        model_options=model.model_options,
+    ).sigmas
+
+
 def sample(
     model: Any,
     encoded: EncodedController,
@@ -249,16 +262,9 @@ def sample(
     finite.
     """
     given = inversion is not None and inversion.drawn is None  # an image, not a sampled source
-    stock = comfy.samplers.KSampler(
-        model,
-        steps=steps,
-        device=model.load_device,
-        sampler="euler" if given else sampler_name,  # some samplers have own levels
-        scheduler=scheduler,
-        denoise=denoise,
-        model_options=model.model_options,
-    )
-    sigmas = stock.sigmas.clone()
+    own = "euler" if given else sampler_name  # some samplers have own levels
+    whole = stock_levels(model, steps, own, scheduler, denoise)
+    sigmas = whole.clone()
     if end_at_step is not None and end_at_step < len(sigmas) - 1:
         sigmas = sigmas[: end_at_step + 1]
         if not leftover_noise:
@@ -273,7 +279,7 @@ def sample(
         guider,
         encoded,
         positive=positive,
-        sigmas=stock.sigmas,
+        sigmas=whole,
         continues=edited is not None,
         inversion=inversion,
         spacing=Spacing(steps, scheduler, denoise),
