@@ -117,6 +117,18 @@ def noise_inputs() -> list[Any]:
     ]
 
 
+def denoise_input() -> Any:
+    return io.Float.Input(
+        "denoise",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="How much of the latent is denoised, 0 to 1. "
+        "Below 1 starts from the given latent image.",
+    )
+
+
 def cfg_input() -> Any:
     return io.Float.Input(
         "cfg",
@@ -189,15 +201,7 @@ class P2PKSampler(io.ComfyNode):
                     "encoded image with denoise below 1. The edits' latents are made from it.",
                 ),
                 *noise_inputs(),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much of the latent is denoised, 0 to 1. "
-                    "Below 1 starts from the given latent image.",
-                ),
+                denoise_input(),
                 positive_input(),
                 inversion_input(),
             ],

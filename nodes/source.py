@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..p2p_core.hosts.comfyui.sourcing import sample_source
 from .common import CATEGORY, Inversion, id_of, optional_schema, show
-from .sampling import noise_inputs
+from .sampling import denoise_input, noise_inputs
 
 
 class P2PSampleSource(io.ComfyNode):
@@ -48,15 +48,7 @@ class P2PSampleSource(io.ComfyNode):
                     "encoded image with denoise below 1.",
                 ),
                 *noise_inputs(),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much of the latent is denoised, 0 to 1. "
-                    "Below 1 starts from the given latent image.",
-                ),
+                denoise_input(),
                 io.Conditioning.Input(
                     "positive",
                     optional=True,

@@ -10,39 +10,19 @@ import comfy.ops
 import pytest
 import torch
 from transformers_of_the_host import FAMILIES, built, known
+from transformers_of_the_host import hunyuan_video as options
 
 from p2p_core.hosts.comfyui.attention import attach
 from p2p_core.hosts.comfyui.families.refusing import known as known_families
 
-HUNYUAN = {
-    "in_channels": 16,
-    "out_channels": 16,
-    "vec_in_dim": 8,
-    "context_in_dim": 16,
-    "hidden_size": 32,
-    "mlp_ratio": 2.0,
-    "num_heads": 2,
-    "depth": 1,
-    "depth_single_blocks": 1,
-    "axes_dim": [4, 6, 6],
-    "theta": 256,
-    "patch_size": [1, 2, 2],
-    "qkv_bias": True,
-    "guidance_embed": False,
-    "byt5": False,
-    "meanflow": False,
-    "use_cond_type_embedding": False,
-    "vision_in_dim": None,
-    "meanflow_sum": False,
-}
+HUNYUAN = {"vec_in_dim": 8, "context_in_dim": 16, "hidden_size": 32, "mlp_ratio": 2.0}
+HUNYUAN |= {"num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6]}
 OMNIGEN2 = {"hidden_size": 32, "num_layers": 1, "num_refiner_layers": 1, "num_kv_heads": 1}
 OMNIGEN2 |= {"num_attention_heads": 2, "axes_dim_rope": (4, 6, 6), "text_feat_dim": 16}
 
 
 def hunyuan(operations):
-    names = hunyuan_video.HunyuanVideoParams.__dataclass_fields__
-    sizes = {key: value for key, value in HUNYUAN.items() if key in names}
-    return hunyuan_video.HunyuanVideo(operations=operations, **sizes)
+    return hunyuan_video.HunyuanVideo(operations=operations, **options(**HUNYUAN))
 
 
 def ernie(operations):

@@ -19,7 +19,7 @@ import sentencepiece
 import torch
 from narrow import ADAPTER, NOTE, PIECES, TEXT_ENCODERS, VAE, VAE22, note
 from safetensors.torch import save_file
-from transformers_of_the_host import FAMILIES, known
+from transformers_of_the_host import FAMILIES, hunyuan_video, known
 
 META = torch.device("meta")
 WIDTH = 64
@@ -167,23 +167,6 @@ WAN = {
     "in_dim": 48,
     "out_dim": 48,
 }
-HUNYUAN = {
-    **FLUX,
-    "in_channels": 16,
-    "out_channels": 16,
-    "vec_in_dim": WIDTH,
-    "context_in_dim": 4096,
-    "axes_dim": [16, 56, 56],
-    "theta": 256,
-    "patch_size": [1, 2, 2],
-    "qkv_bias": True,
-    "guidance_embed": False,
-    "byt5": False,
-    "meanflow": False,
-    "use_cond_type_embedding": False,
-    "vision_in_dim": None,
-    "meanflow_sum": False,
-}
 UNSEEN = {
     "flux": ("hidden_size", "num_heads", "context_in_dim", "vec_in_dim"),  # by older hosts
     "qwen": ("attention_head_dim", "num_attention_heads", "joint_attention_dim", "axes_dims_rope"),
@@ -206,10 +189,8 @@ def flux() -> Iterator[tuple[str, Weights]]:
 
 def hunyuan() -> Iterator[tuple[str, Weights]]:
     """A family of the host that cannot be edited."""
-    from comfy.ldm.hunyuan_video.model import HunyuanVideoParams
-
-    options = {k: v for k, v in HUNYUAN.items() if k in HunyuanVideoParams.__dataclass_fields__}
-    options["image_model"] = "hunyuan_video"
+    widths = {"vec_in_dim": WIDTH, "context_in_dim": 4096, "axes_dim": [16, 56, 56]}
+    options = {**hunyuan_video(**FLUX, **widths), "image_model": "hunyuan_video"}
     yield "diffusion_models/hunyuan.safetensors", network("HunyuanVideo", options, options)
 
 

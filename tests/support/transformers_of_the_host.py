@@ -8,6 +8,7 @@ from typing import Any
 
 import comfy.ldm.chroma.model as chroma
 import comfy.ldm.flux.model as flux
+import comfy.ldm.hunyuan_video.model as hunyuan
 import comfy.ldm.lumina.model as lumina
 import comfy.model_patcher
 import comfy.ops
@@ -347,6 +348,26 @@ def known(family: Family) -> Family:
         return family
     names = {"image_model", *inspect.signature(params).parameters}
     return replace(family, options={k: v for k, v in family.options.items() if k in names})
+
+
+def hunyuan_video(**widths) -> dict[str, Any]:
+    """Options of HunyuanVideo, a family that cannot be edited: those that this host knows."""
+    options = {
+        "in_channels": 16,
+        "out_channels": 16,
+        "theta": 256,
+        "patch_size": [1, 2, 2],
+        "qkv_bias": True,
+        "guidance_embed": False,
+        "byt5": False,
+        "meanflow": False,
+        "use_cond_type_embedding": False,
+        "vision_in_dim": None,
+        "meanflow_sum": False,
+        **widths,
+    }
+    names = hunyuan.HunyuanVideoParams.__dataclass_fields__
+    return {name: value for name, value in options.items() if name in names}
 
 
 def random(*shape, seed):

@@ -94,12 +94,15 @@ function inputs(/** @type {Place} */ place) {
   return found
 }
 
+/** Chains as the server is asked of them. @param {Place[][]} all @param {any[][]} given */
+const question = (all, given) => all.map((chain, n) =>
+  chain.map(({ node }, at) => ({ type: node.type, inputs: given[n][at] })))
+
 /** @param {string} prompt @param {Place[][]} all */
 async function showChains(prompt, all) {
   const given = all.map((chain) => chain.map(inputs))
   const known = all.map((chain, n) => (given[n].every(Boolean) ? chain : []))
-  const asked = known.map((chain, n) =>
-    chain.map(({ node }, at) => ({ type: node.type, inputs: given[n][at] })))
+  const asked = question(known, given)
   const told = await ask({ source: prompt, chains: asked })
   all.forEach((chain, n) =>
     chain.forEach((place, at) => {
@@ -243,13 +246,13 @@ async function showMaps(/** @type {Place} */ place) {
   const controller = controllerOf(place)
   if (!controller) return say(place.node, 'Connect “run” to a P2P KSampler to see the words.')
   const prompt = textOf(controller, 'source_prompt')
-  const all = chains(controller).map((chain) => chain.map(inputs))
+  const own = chains(controller)
+  const given = own.map((chain) => chain.map(inputs))
   const words = textOf(place, 'words')
-  if (prompt == null || words == null || all.some((chain) => !chain.every(Boolean))) {
+  if (prompt == null || words == null || given.some((chain) => !chain.every(Boolean))) {
     return say(place.node, LATER)
   }
-  const asked = chains(controller).map((chain, n) =>
-    chain.map(({ node }, at) => ({ type: node.type, inputs: all[n][at] })))
+  const asked = question(own, given)
   showList(place, await ask({ source: prompt, chains: asked, phrases: parts(words) }), (told) => {
     const found = [...told.words]
     const names = new Set(found.map((word) => word.name.toLowerCase()))

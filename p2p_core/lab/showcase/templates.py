@@ -54,17 +54,16 @@ LOADERS: Mapping[str, Sequence[int]] = {
 SHIFTS = ("ModelSamplingAuraFlow", "ModelSamplingSD3")
 """What only models of other kinds need: its model is taken as it is."""
 
+LATENTS = (
+    "EmptyLatentImage",
+    "EmptySD3LatentImage",
+    "EmptyFlux2LatentImage",
+    "Wan22ImageToVideoLatent",
+)
 SMALL: Mapping[str, Any] = {"width": 128, "height": 128, "batch_size": 1}
 STANDS_FOR: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "CheckpointLoaderSimple": ("P2P_DemoCheckpoint", {}),
-    "UNETLoader": ("P2P_DemoCheckpoint", {}),
-    "CLIPLoader": ("P2P_DemoCheckpoint", {}),
-    "DualCLIPLoader": ("P2P_DemoCheckpoint", {}),
-    "VAELoader": ("P2P_DemoCheckpoint", {}),
-    "EmptySD3LatentImage": ("EmptyLatentImage", SMALL),
-    "EmptyFlux2LatentImage": ("EmptyLatentImage", SMALL),
-    "Wan22ImageToVideoLatent": ("EmptyLatentImage", SMALL),
-    "EmptyLatentImage": ("EmptyLatentImage", SMALL),
+    **dict.fromkeys(LOADERS, ("P2P_DemoCheckpoint", {})),
+    **dict.fromkeys(LATENTS, ("EmptyLatentImage", SMALL)),
 }
 """Nodes of the twins, with their inputs, by the type in whose place they are."""
 

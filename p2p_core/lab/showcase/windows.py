@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
-import numpy as np
-
-from ...demo.recognise import recognise
 from .exhibits import Exhibit, Score, summary, swap
 from .pairs import ADDED, LEFT_OUT, PAIRS, REMOVED, Pair
 from .studio import Link, Photographer, Request
@@ -24,6 +20,9 @@ KINDS: Mapping[str, Sequence[Pair]] = {
     "remove_object": LEFT_OUT,
 }
 
+ALONE = ("remove_object",)
+"""Kinds after which there is nothing but what is wanted."""
+
 PROMPTS = sum(len(pairs) for pairs in KINDS.values())
 
 
@@ -33,15 +32,6 @@ def edit(kind: str, pair: Pair, cross: float, own: float) -> Link:
     if kind in PAIRS:
         return swap(pair, **ends)
     return "P2P_Refine", {"edited_prompt": pair.edited, **ends}
-
-
-def score(kind: str, source: np.ndarray, picture: np.ndarray, pair: Pair) -> Score:
-    """Measure an edited picture; of an object to be removed nothing may be left."""
-    found = Score.of(source, picture, pair)
-    if kind != "remove_object":
-        return found
-    alone = len(recognise(picture).items) == len(pair.wanted)
-    return replace(found, success=found.success and alone)
 
 
 def windows(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
@@ -60,7 +50,7 @@ def windows(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]:
             for (name, source), picture in zip(
                 product(table, shot["source"]), [*shot["p2p"], *shot["reprompt"]], strict=True
             ):
-                scores[name].append(score(kind, source, picture, pair))
+                scores[name].append(Score.of(source, picture, pair, alone=kind in ALONE))
             yield exhibit
         for name, row in table.items():
             row[kind] = summary(scores[name])
