@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from person import FIND, STILL, Person, load, open_search
+from person import FIND, STILL, Person, again_until, load, open_search
 from waiting import wait_until
 
 from p2p_core.hosts.launch.frontend import pins
@@ -284,10 +284,13 @@ def test_help_pages_open_in_the_panel_with_their_pictures(
         )
         node = page.evaluate("() => String(window.app.graph.nodes[0].id)")
         wait_until(lambda n=node: person.box(n), f"{kind} on the canvas", seconds=60)
-        person.select(node)
         picture = page.locator(f"img[src*='{kind}.jpg']")
         info = page.get_by_test_id("info-button")
-        picture.or_(info).first.wait_for()
+        either = picture.or_(info).first
+        again_until(
+            lambda n=node: person.select(n),
+            lambda patience, shown=either: shown.wait_for(timeout=patience),
+        )
         if not picture.count():
             info.click()
         picture.wait_for()
