@@ -28,6 +28,9 @@ FEW = {
 SEED_MAY_BE_FIXED = (1, 40)
 """The frontend from which on a node says what becomes of its seed."""
 
+NOTHING_THERE = (1200, 100)
+"""A place on the canvas that a node placed at its middle leaves empty."""
+
 SWAP, CONTROLLER, SAMPLER = "P2P Word Swap", "P2P Controller", "P2P KSampler"
 INVERSION = "P2P Null-text Inversion"
 SOURCE, EDIT, REPROMPTED = "Source image", "Prompt-to-Prompt edit", "Re-prompted, without control"
@@ -287,10 +290,13 @@ def test_help_pages_open_in_the_panel_with_their_pictures(
         picture = page.locator(f"img[src*='{kind}.jpg']")
         info = page.get_by_test_id("info-button")
         either = picture.or_(info).first
-        again_until(
-            lambda n=node: person.select(n),
-            lambda patience, shown=either: shown.wait_for(timeout=patience),
-        )
+
+        def select(node: str = node) -> None:
+            """From an empty selection: a click on what is selected already shows nothing new."""
+            person.click(NOTHING_THERE)
+            person.select(node)
+
+        again_until(select, lambda patience, shown=either: shown.wait_for(timeout=patience))
         if not picture.count():
             info.click()
         picture.wait_for()
