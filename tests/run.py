@@ -3,7 +3,8 @@
     python -I tests/run.py [arguments for pytest]
 
 The last line adds up all runs: `12 passed, 0 failed, 3 skipped`. The exit status is 1 if anything
-failed. `-I` keeps the pack's root off `sys.path`, where its `nodes` folder would hide the host's.
+failed. Files of tests go to as many processes as there are cores; `-n 0` keeps all in one, for a
+debugger. `-I` keeps the pack's root off `sys.path`, where its `nodes` folder would hide the host's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ LEFT_OUT = {
     "browser": "its canvas",
 }
 """What stays untested where there is no ComfyUI."""
+CORES = os.cpu_count() or 1
+WORKERS = min(CORES, 4)
+"""Processes at once; each may hold a ComfyUI, its server and a browser, in about 4 GB."""
+PARALLEL = ["-n", str(WORKERS), "--dist", "loadfile"]
 NO_TESTS = 5
 """Exit status of pytest where it found no test."""
 
@@ -82,11 +87,11 @@ def run(title: str, folders: list[Path], arguments: list[str], **variables: str)
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.xml"
         process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "pytest", "-q", f"--junitxml={report}"]
+            [sys.executable, "-I", "-m", "pytest", "-q", f"--junitxml={report}", *PARALLEL]
             + [str(folder) for folder in folders]
             + arguments,
             cwd=TESTS.parent,
-            env={**os.environ, **variables},
+            env={"OMP_NUM_THREADS": str(CORES // WORKERS), **os.environ, **variables},
         )
         try:
             status = process.wait()

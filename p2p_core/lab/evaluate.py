@@ -1,9 +1,10 @@
-"""`make evaluate`: how good the demo model is.
+"""`make evaluate`: how good the demo models are.
 
 Captions that training never saw are sampled with the host's own KSampler, and what is in the
 pictures is read off by matching them against the renderer; held-out scenes go through the
-autoencoder. Writes output/evaluate/report.json and a sample sheet. The rows, captions and
-autoencoder, can be asked for by name; a run that is stopped goes on where it was.
+autoencoder. Writes output/evaluate/report.json and sample sheets. The rows, captions, autoencoder
+and mmdit (the captions as the second model shows them), can be asked for by name; a run that is
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 
 from ..attention_maps import enlarged, normalised
-from ..demo.architecture import WEIGHTS
+from ..demo.joint_architecture import MODELS
 from ..demo.recognise import matches, recognise
 from ..demo.scenes import (
     BACKGROUNDS,
@@ -37,7 +38,7 @@ from ..demo.scenes import (
     with_article,
 )
 from .metrics import psnr
-from .report import Row, measured, report_in_host, report_parser
+from .report import JOINT, Row, measured, report_in_host, report_parser
 from .sheet import grid
 
 STEPS = 30
@@ -168,23 +169,37 @@ def main() -> int:
     parser.add_argument("--cfg", type=float, default=CFG)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--model", type=Path, default=WEIGHTS, help="a demo checkpoint, instead of the shipped one"
+        "--model", type=Path, help="a demo checkpoint, instead of those that are shipped"
     )
     return report_in_host(parser.parse_args(), prepare)
 
 
 def prepare(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Row]]:
-    """Make the plan, and the rows of a checkpoint."""
-    from ..hosts.comfyui.demo import DemoPipeline
+    """Make the plan, and the rows of a checkpoint, or of the shipped ones."""
+    first, *others = [options.model] if options.model else MODELS.values()
+    plan = _plan(options, first)
+    rows = _evaluation(first, options.out, plan).rows()
+    if others:
+        (second,) = others
+        evaluation = _evaluation(second, options.out / JOINT, _plan(options, second))
+        rows[JOINT] = lambda: {JOINT: evaluation.captions()}
+    return plan, rows
 
-    plan = {
-        "model": f"{options.model.name} {crc32(options.model.read_bytes()):08x}",
+
+def _plan(options: argparse.Namespace, model: Path) -> dict[str, Any]:
+    return {
+        "model": f"{model.name} {crc32(model.read_bytes()):08x}",
         "captions": options.captions,
         "steps": STEPS,
         "cfg": options.cfg,
         "seed": options.seed,
     }
-    return plan, Evaluation(DemoPipeline(options.model), options.out, plan).rows()
+
+
+def _evaluation(model: Path, out: Path, plan: Mapping[str, Any]) -> Evaluation:
+    from ..hosts.comfyui.demo import DemoPipeline
+
+    return Evaluation(DemoPipeline(model), out, plan)
 
 
 if __name__ == "__main__":

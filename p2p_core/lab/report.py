@@ -19,6 +19,9 @@ Row = Callable[[], Mapping[str, Any]]
 
 UNFINISHED = "unfinished.json"
 
+JOINT = "mmdit"
+"""The joint-attention demo model in a report: the key of its figures, and their folder."""
+
 Prepare = Callable[[argparse.Namespace], tuple[Mapping[str, Any], Mapping[str, Row]]]
 """Options → the plan beside the host's version, and the rows; a ComfyUI can be imported by then."""
 

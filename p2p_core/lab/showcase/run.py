@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ...demo.joint_architecture import MODELS
 from ...hosts.launch.locate import HostNotFound, find_hosts
 from ...hosts.launch.server import PromptFailed, Server, ServerFailed
-from ..report import Row, measured
+from ..report import JOINT, Row, measured
 from . import exhibits, windows
 from .exhibits import Exhibit
 from .modes import modes
@@ -48,9 +48,6 @@ ROWS = {
 
 JOINT_ROWS = {**MEASURED, "modes": (modes, 1, SWAPS)}
 """What is shown of the second."""
-
-JOINT = "mmdit"
-"""The second model's row, and its folder."""
 
 
 def main() -> int:
