@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..p2p_core.edits import AUTOMATIC, Refine, Reweight, SelfInjection, WordSwap
+from ..p2p_core.edits import AUTOMATIC, FACTORS_ACT, Refine, Reweight, SelfInjection, WordSwap
 from ..p2p_core.notation import parse_factors, parse_windows
 from ..p2p_core.presets import PRESETS
 from ..p2p_core.schedules import Schedule, Window
@@ -15,7 +15,6 @@ from .joint import joint, joint_inputs
 
 FOLLOW, OWN = "as the edits before it", "own window"
 CUSTOM = "custom"
-FACTORS_ACT = {AUTOMATIC: None, "after the softmax": False, "before the softmax": True}
 
 
 def window_inputs(cross_end: float, self_end: float) -> list[Any]:

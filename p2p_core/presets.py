@@ -28,3 +28,14 @@ PRESETS: Mapping[str, Preset] = {
     "remove": Preset(0.8, 0.4, "`make demo`, windows: remove_pattern, remove_object"),
 }
 """By what an edit is to do."""
+
+
+def preset_of(name: str) -> Preset:
+    """Find a preset; raises `ValueError` for a name that none has.
+
+    >>> preset_of("style").self_end
+    0.3
+    """
+    if name not in PRESETS:
+        raise ValueError(f"Expected the preset to be one of {', '.join(PRESETS)}, got {name!r}.")
+    return PRESETS[name]

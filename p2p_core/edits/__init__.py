@@ -8,12 +8,13 @@ it left. Each has a module of its own; whoever plans a run knows none of them.
 from .base import ALIGNED, AUTOMATIC, MODES, SHARED, Aligned, Edit, Joint, Reach, SelfInjection
 from .map_edit import MapEdit
 from .refine import Refine
-from .reweight import Reweight
+from .reweight import FACTORS_ACT, Reweight
 from .word_swap import WordSwap
 
 __all__ = [
     "ALIGNED",
     "AUTOMATIC",
+    "FACTORS_ACT",
     "MODES",
     "SHARED",
     "Aligned",

@@ -12,8 +12,11 @@ from torch import Tensor
 from ..alignment import Draft, Span
 from ..schedules import Schedule, Window
 from ..tokens import Prompt
-from .base import Aligned, Joint, Read, SelfInjection
+from .base import AUTOMATIC, Aligned, Joint, Read, SelfInjection
 from .map_edit import MapEdit
+
+FACTORS_ACT = {AUTOMATIC: None, "after the softmax": False, "before the softmax": True}
+"""What users call it, and `Reweight.renormalised`."""
 
 
 @dataclass(frozen=True)

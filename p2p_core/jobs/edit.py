@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from cyclopts import Parameter
 from pydantic import Field, TypeAdapter
 
+from ..blocks import Blocks
 from ..controller import Controller, plan
-from ..edits import Refine, Reweight, SelfInjection, WordSwap
+from ..edits import AUTOMATIC, FACTORS_ACT, Joint, Refine, Reweight, SelfInjection, WordSwap
 from ..inversion.methods import METHODS, Options
 from ..inversion.null_text import REFERENCE
 from ..inversion.null_text import Schedule as Nullstrs
 from ..local_blend import MOST_SMOOTHING, LocalBlend
 from ..notation import parse_words
+from ..presets import PRESETS, preset_of
 from ..schedules import Schedule, Window
 from ..tokens import Prompt
 from .files import Made
@@ -36,7 +38,9 @@ class Sampling:
 
     steps: Steps = 50
     cfg: Number | None = None
-    """Guidance; 7.5, for the demo model 3."""
+    """Guidance; else the model's own: 7.5, for the demo model 3, for Flux 1."""
+    guidance: Number | None = None
+    """Guidance that a model distilled for it is told, such as Flux.1-dev; else 3.5."""
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
     """Of the noise."""
     sampler: str = "euler"
@@ -50,15 +54,18 @@ class Sampling:
     size: Size | None = None
     """Such as 512x768; else the model's own."""
 
-    def settings(self, guidance: float) -> Settings:
-        """For the diffusers host; `guidance` where none was asked for.
+    def settings(self, cfg: float) -> Settings:
+        """For the diffusers host; `cfg` where none was asked for.
 
         Raises `ValueError` for a sampler that there is not.
         """
         from ..hosts.diffusers.settings import Settings
 
-        cfg = guidance if self.cfg is None else self.cfg
-        return Settings(self.steps, cfg, self.sampler, self.denoise, self.seed, self.scheduler)
+        cfg = cfg if self.cfg is None else self.cfg
+        told = {} if self.guidance is None else {"guidance": self.guidance}
+        return Settings(
+            self.steps, cfg, self.sampler, self.denoise, self.seed, self.scheduler, **told
+        )
 
     def parameters(self) -> dict[str, Any]:
         """Write all of it as JSON has it."""
@@ -132,6 +139,15 @@ class Edit(Inverting, Changes):
     """How long outlines are held."""
     self_replace_reach: float | None = None
     """Up to which layers, of the latent's side, 1 being all; else of up to 32x32 cells."""
+    preset: Annotated[str | None, Parameter(help=f"Windows that suit {', '.join(PRESETS)}.")] = None
+    attention: str = AUTOMATIC
+    """Mode where text and image share attention: shared structure, aligned words, automatic."""
+    blocks: str = "all"
+    """Blocks in which edits act: all, first 2/3, last 1/2, 20-37, double; several with commas."""
+    prompt_vector: Literal["source", "edit"] = "source"
+    """Whose vector of the whole prompt Flux.1 and SD3 get while outlines are held."""
+    factors_act: Literal["automatic", "after the softmax", "before the softmax"] = AUTOMATIC
+    """--reweight: where factors act; before the softmax, attention still sums to 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,7 +157,15 @@ class Edit(Inverting, Changes):
             raise ValueError(
                 f"Expected --image for a denoise of {self.denoise:g}, got none. Add one."
             )
-        self._windows()
+        if self.preset is not None and (self.cross_replace_end, self.self_replace_end) != (
+            Edit.cross_replace_end,
+            Edit.self_replace_end,
+        ):
+            raise ValueError(
+                "Expected --preset or windows by --cross-replace-end and --self-replace-end, got "
+                "both. Remove one."
+            )
+        self._how()
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -157,14 +181,13 @@ class Edit(Inverting, Changes):
 
         Raises `ValueError` for words that are in no prompt.
         """
-        windows, injection = self._windows()
-        edits: list[Any] = [
-            WordSwap(old, new, schedule=windows, self_injection=injection) for old, new in self.swap
-        ]
+        windows, how = self._how()
+        edits: list[Any] = [WordSwap(old, new, schedule=windows, **how) for old, new in self.swap]
         if self.refine is not None:
-            edits.append(Refine(self.refine, self.inject_swapped, windows, injection))
+            edits.append(Refine(self.refine, self.inject_swapped, windows, **how))
         if self.reweight:
-            edits.append(Reweight(self.reweight))
+            act = FACTORS_ACT[self.factors_act]
+            edits.append(Reweight(self.reweight, renormalised=act, **how))
         planned = plan(self.source, [tuple(edits)], read)
         if not self.blend:
             return planned
@@ -213,8 +236,13 @@ class Edit(Inverting, Changes):
         """Write the line for the shell that does the same with this model, but for `--out`."""
         return shlex.join(["p2p", "edit", *self.arguments(), "--model", model, *["--half"] * half])
 
-    def _windows(self) -> tuple[Schedule, SelfInjection]:
-        return (
-            Schedule(Window(0, self.cross_replace_end)),
-            SelfInjection(Window(0, self.self_replace_end), self.self_replace_reach),
-        )
+    def _how(self) -> tuple[Schedule, dict[str, Any]]:
+        """When words act, and what else all its edits have in common."""
+        cross_end, self_end = self.cross_replace_end, self.self_replace_end
+        if self.preset is not None:
+            chosen = preset_of(self.preset)
+            cross_end, self_end = chosen.cross_end, chosen.self_end
+        return Schedule(Window(0, cross_end)), {
+            "self_injection": SelfInjection(Window(0, self_end), self.self_replace_reach),
+            "joint": Joint(self.attention, Blocks(self.blocks), self.prompt_vector == "source"),
+        }

@@ -147,7 +147,15 @@ class Studio:
         return found, (pictures, {**how.parameters(), **self.told(self.settings(how)), **about})
 
     def settings(self, how: Sampling) -> Settings:
-        """Those that are asked for, with the guidance that suits the model where none is."""
+        """Those that are asked for, with the guidance that suits the model where none is.
+
+        Raises `ValueError` where a model is told of guidance that was not distilled for it.
+        """
+        if how.guidance is not None and not self.model.distilled:
+            raise ValueError(
+                f"Expected no --guidance for {type(self.model.network).__name__}, which was not "
+                f"distilled for it, got {how.guidance:g}. Guide it with --cfg."
+            )
         return how.settings(3.0 if self.name == DEMO else self.model.cfg)
 
     def told(self, settings: Settings) -> dict[str, Any]:

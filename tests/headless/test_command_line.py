@@ -11,12 +11,19 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from transformers_of_diffusers import flux
 from waiting import wait_until
 
+from p2p_core.blocks import Blocks
 from p2p_core.demo.scenes import Item, Scene, render
+from p2p_core.edits import ALIGNED, SHARED, Joint, Reweight, SelfInjection, WordSwap
+from p2p_core.hosts.diffusers.opening import open_model
+from p2p_core.hosts.diffusers.sampling import Settings, sample
 from p2p_core.inversion.record import Inversion
 from p2p_core.jobs.places import LOCK
+from p2p_core.schedules import Schedule, Window
 
 SOURCE = "a red circle on the grass"
 FAST = ["--steps", "4", "--json"]
@@ -59,6 +66,67 @@ def test_an_edit(p2p, tmp_path):
         edited = np.asarray(picture).astype(int)
     with Image.open(report["files"]["source"]) as picture:
         assert np.abs(np.asarray(picture) - edited).max() > 50
+
+
+@pytest.fixture(scope="module")
+def flux_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("flux")
+    flux().save_pretrained(folder)
+    return folder
+
+
+JOINT = {
+    "attention": "aligned words",
+    "blocks": "0, single",
+    "preset": "another shape",
+    "guidance": 5.0,
+    "prompt_vector": "edit",
+    "factors_act": "after the softmax",
+}
+"""Each other than where it is left out."""
+
+
+def option(name):
+    return "--" + name.replace("_", "-")
+
+
+def test_joint_attention_is_edited_as_by_hand(p2p, tmp_path, flux_folder):
+    """Each option has its part in the picture, which is that of the same edits as values."""
+    changes = {"source": SOURCE, "swap": "circle=star", "reweight": "red=3", "size": "64x64"}
+    model = ["--model", flux_folder, *FAST]
+
+    def edited(out, **how):
+        words = [str(part) for name, value in how.items() for part in (option(name), value)]
+        status, told, error = p2p("edit", *words, *model, "--out", out)
+        assert status == 0, error
+        return json.loads(told), np.asarray(Image.open(out / "edited.png")).astype(int)
+
+    told, picture = edited(tmp_path / "all", **changes, **JOINT)
+    assert {name: told[name] for name in JOINT} == JOINT
+    joint = Joint(ALIGNED, Blocks("0, single"), source_vector=False)
+    how = {"self_injection": SelfInjection(Window(0, 0.2)), "joint": joint}
+    chain = (
+        WordSwap("circle", "star", schedule=Schedule(Window(0, 0.5)), **how),
+        Reweight((("red", 3.0),), renormalised=False, **how),
+    )
+    opened = open_model(flux_folder)
+    settings = Settings(4, 1.0, guidance=5.0)
+    result = sample(opened, SOURCE, [chain], opened.blank(64, 64), settings, quiet=True)
+    assert np.abs(opened.to_pictures(result.edited)[0] - picture).max() <= 1
+    command = shlex.split(told["command"])
+    assert p2p(*command[1:], "--out", tmp_path / "again")[0] == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "again" / "edited.png")), picture)
+    rest = [{k: v for k, v in JOINT.items() if k != name} for name in JOINT]
+    for name, fewer in zip(JOINT, rest, strict=True):
+        _, other = edited(tmp_path / name, **changes, **fewer)
+        assert not np.array_equal(other, picture), name
+    path = tmp_path / "edits.jsonl"
+    path.write_text(json.dumps({"name": "one", **changes, **JOINT, "steps": 4}))
+    out = tmp_path / "many"
+    status, _, error = p2p("batch", path, "--model", flux_folder, "--out", out, "--json")
+    assert status == 0, error
+    assert np.abs(np.asarray(Image.open(out / "one" / "edited.png")) - picture).max() <= 1
 
 
 def test_a_photograph_is_edited_and_an_inversion_kept(p2p, tmp_path, photo):
@@ -154,6 +222,18 @@ def test_maps(p2p, tmp_path):
         (["--swap", "circle=star", "--size", "100x100"], "size to be a multiple of 8"),
         (["--swap", "circle=star", "--denoise", "0.7"], "Expected --image"),
         (["--swap", "circle=star", "--inversion-file", "/none"], "cannot be read"),
+        (["--swap", "circle=star", "--preset", "best"], "preset to be one of colour or material,"),
+        (
+            ["--swap", "circle=star", "--preset", "style", "--self-replace-end", "0.1"],
+            "Expected --preset or windows",
+        ),
+        (["--swap", "circle=star", "--attention", "best"], "one of automatic, shared structure,"),
+        (["--swap", "circle=star", "--blocks", "best"], "Expected blocks such as all, first 2/3"),
+        (["--swap", "circle=star", "--blocks", "7"], "Expected blocks that this model has"),
+        (["--swap", "circle=star", "--attention", SHARED], "whose text has a softmax of its own"),
+        (["--swap", "circle=star", "--prompt-vector", "x"], "prompt_vector to be 'source'"),
+        (["--swap", "circle=star", "--guidance", "5"], "no --guidance for UNet2DConditionModel"),
+        (["--swap", "circle=star", "--guidance", "nan"], "guidance to be a finite number"),
         (["--swap", "circle=star", "--sampler", "best"], "sampler to be one of"),
         (["--swap", "circle=star", "--scheduler", "best"], "scheduler to be one of"),
         (

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 from PIL import Image
+from transformers_of_diffusers import flux
 
 from p2p_core.cli.app import app
 from p2p_core.demo.scenes import Item, Scene, render
@@ -75,11 +76,13 @@ def brought(tmp_path_factory, demo):
     scene = Scene((Item("circle", "red", "plain", 60.0, 64.0, 30.0),), "grass", (0.9, 0.0), ())
     Image.fromarray(render(scene)).save(folder / "photo.png")
     demo.pipeline.save_pretrained(folder / "model")
+    flux().save_pretrained(folder / "flux")
     (folder / "data").mkdir()
     write_sample(folder / "data", 1, 0)
     return {
         "--image": folder / "photo.png",
         "--model": folder / "model",
+        "flux": folder / "flux",
         "--data": folder / "data",
     }
 
@@ -114,7 +117,9 @@ def test_a_command_does_what_it_says(words, p2p, brought, tmp_path, monkeypatch)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     name, _ = command_of(words)
     for option, value in pairwise(words):
-        if option in brought:
+        if option == "--model" and "flux" in value:
+            bring(brought["flux"], value)
+        elif option in brought:
             bring(brought[option], value)
         elif option == "batch":
             bring_manifest(value, brought["--image"])

@@ -64,6 +64,10 @@ class FlowModel(Model):
         return self.kind.cfg
 
     @property
+    def distilled(self) -> bool:
+        return bool(self.network.config.get("guidance_embeds"))
+
+    @property
     def side(self) -> int:
         cells = getattr(self.pipeline, "default_sample_size", None) or 128
         return cells * self.factor

@@ -120,6 +120,11 @@ class Model:
         return 7.5
 
     @property
+    def distilled(self) -> bool:
+        """Whether it is told of guidance, see `Settings.guidance`."""
+        return False
+
+    @property
     def factor(self) -> int:
         """Pixels of an image's side that are one of its latent's."""
         config = self.vae.config
