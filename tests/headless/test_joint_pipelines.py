@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers.utils import is_accelerate_available
 from joint_oracle import joint_output
+from oracle import edited_maps, explicit_maps, output_of, self_edited_maps
 from runs import PROMPT, relative
 from transformers_of_diffusers import HEADS, LENGTH, flux, qwen, sd3, wan, z_image
 
@@ -18,7 +19,7 @@ from p2p_core.blocks import Blocks
 from p2p_core.calls import CallEdits
 from p2p_core.controller import Rows, plan
 from p2p_core.edits import ALIGNED, SHARED, Joint, Refine, Reweight, SelfInjection, WordSwap
-from p2p_core.hosts.diffusers.blocks import JointBlocks
+from p2p_core.hosts.diffusers.blocks import CrossBlocks, JointBlocks
 from p2p_core.hosts.diffusers.inverting import invert
 from p2p_core.hosts.diffusers.opening import model_of, open_model
 from p2p_core.hosts.diffusers.sampling import Settings, sample
@@ -203,30 +204,13 @@ def test_windows_over_blocks(case, model, latent):
 
 @pytest.mark.parametrize("mode", [SHARED, ALIGNED])
 @pytest.mark.parametrize("renormalised", [None, False])
-def test_attention_is_the_oracles(renormalised, mode, case, model, latent, monkeypatch):
+def test_joint_attention_is_the_oracles(renormalised, mode, case, model, latent, monkeypatch):
     """What every block's attention gives out, of q, k and v as diffusers made them."""
     if not case.joint:
         pytest.skip("its text has a softmax of its own")
-    calls = []
-    handle = JointBlocks.handle
-
-    def kept(blocks, block, role, call):
-        out = handle(blocks, block, role, call)
-        calls.append((block, call, out, blocks.shape))
-        return out
-
-    monkeypatch.setattr(JointBlocks, "handle", kept)
-    chain = (swap(mode=mode), Reweight((("red", 1.5),), renormalised=renormalised))
-    controller = plan(PROMPT, [chain, (swap(mode=mode, blocks="first 1/2"),)], model.read)
-    texts = model.encode([prompt.text for prompt in controller.prompts])
-    x = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
-    x = x.repeat(3, *[1] * (x.ndim - 1))
-    made = CallEdits(((controller, Rows(1, 2), 0),), 0.0, controller.length)
-    with torch.no_grad(), model.attached() as call:
-        prepared = call.prepare(made, x)
-        call.predict(prepared, [], x, 0.7, texts, controller.length, 3.5)
+    made, calls = attended(model, case, latent, mode, renormalised, monkeypatch)
     assert [block for block, *_ in calls] == list(range(len(case.kinds)))
-    for block, one, out, shape in calls:
+    for block, _, one, out, shape in calls:
         q, k, v = (joined(part.double()) for part in (one.q, one.k, one.v))
         mask = None
         if one.mask is not None:
@@ -236,6 +220,46 @@ def test_attention_is_the_oracles(renormalised, mode, case, model, latent, monke
             q, k, v, made.rows(block, case.kinds), shape.text, shape.image, HEADS, mask
         )
         assert relative(joined(out.double()), theirs) <= TOLERANCE
+
+
+@pytest.mark.parametrize("renormalised", [None, True])
+def test_cross_attention_is_the_oracles(renormalised, case, model, latent, monkeypatch):
+    """The image's to itself and to its text, of every block."""
+    if case.joint:
+        pytest.skip("its text and image share one softmax")
+    made, calls = attended(model, case, latent, "automatic", renormalised, monkeypatch)
+    roles = [(block, role) for block, role, *_ in calls]
+    assert roles == [(block, role) for block in range(len(case.kinds)) for role in (0, 1)]
+    for block, role, one, out, _ in calls:
+        q, k, v = (joined(part.double()) for part in (one.q, one.k, one.v))
+        edited = (self_edited_maps, edited_maps)[role]
+        maps = explicit_maps(q, k, HEADS)
+        theirs = edited(maps, made.rows(block, case.kinds))
+        assert not torch.equal(theirs, maps)
+        assert relative(joined(out.double()), output_of(theirs, v)) <= TOLERANCE
+
+
+def attended(model, case, latent, mode, renormalised, monkeypatch):
+    """A call's edits, and of every attention in it (block, role, what it got, gave, its shape)."""
+    calls = []
+    kind = JointBlocks if case.joint else CrossBlocks
+    handle = kind.handle
+
+    def kept(blocks, block, role, call):
+        out = handle(blocks, block, role, call)
+        calls.append((block, role, call, out, blocks.shape))
+        return out
+
+    monkeypatch.setattr(kind, "handle", kept)
+    chain = (swap(mode=mode), Reweight((("red", 1.5),), renormalised=renormalised))
+    controller = plan(PROMPT, [chain, (swap(mode=mode, blocks="first 1/2"),)], model.read)
+    texts = model.encode([prompt.text for prompt in controller.prompts])
+    x = torch.randn(3, *latent.shape[1:], generator=torch.Generator().manual_seed(1))
+    made = CallEdits(((controller, Rows(1, 2), 0),), 0.0, controller.length)
+    with torch.no_grad(), model.attached() as call:
+        prepared = call.prepare(made, x)
+        call.predict(prepared, [], x, 0.7, texts, controller.length, 3.5)
+    return made, calls
 
 
 def joined(x):

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from copy import copy
+from functools import wraps
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from oracle import edited_maps, explicit_maps, output_of, self_edited_maps
 from runs import PROMPT, relative
 
-from p2p_core.calls import Held
+from p2p_core.calls import CallEdits, Held
+from p2p_core.controller import Rows, plan
 from p2p_core.edits import Refine, Reweight, SelfInjection, WordSwap
-from p2p_core.hosts.diffusers.attention import attached, cross_attention_sides
+from p2p_core.hosts.diffusers.attention import (
+    Processor,
+    attached,
+    cross_attention_sides,
+    project_in,
+    project_out,
+)
 from p2p_core.hosts.diffusers.inverting import invert
 from p2p_core.hosts.diffusers.pipeline import Model
 from p2p_core.hosts.diffusers.sampling import sample
@@ -89,6 +98,39 @@ def test_the_whole_language_on_every_architecture(model):
     assert difference <= TOLERANCE * result.source.abs().max()
     assert relative(result.edited[:1], result.source) > 1e-4
     assert relative(result.edited[1:], result.source) <= TOLERANCE
+
+
+@pytest.mark.parametrize("renormalised", [None, True])
+def test_attention_is_the_oracles(renormalised, model, monkeypatch):
+    """What every layer gives out, of q, k and v as diffusers made them."""
+    calls = []
+    attend = Processor.__call__
+
+    @wraps(attend)
+    def kept(processor, attn, pixels, encoder_hidden_states=None, **named):
+        out = attend(processor, attn, pixels, encoder_hidden_states, **named)
+        calls.append((attn, pixels, encoder_hidden_states, out))
+        return out
+
+    monkeypatch.setattr(Processor, "__call__", kept)
+    everywhere = SelfInjection(Window(0, 1), reach=1.0)
+    swap = WordSwap("circle", "star", schedule=Schedule(Window(0, 1)), self_injection=everywhere)
+    chain = (swap, Reweight((("red", 2.5), ("grass", 0.0)), renormalised=renormalised))
+    controller = plan(PROMPT, [chain], model.read)
+    texts = model.encode([prompt.text for prompt in controller.prompts])
+    x = torch.randn(2, *BLANK.shape[1:], generator=torch.Generator().manual_seed(1))
+    made = CallEdits(((controller, Rows(1, 1), 0),), 0.0, controller.length)
+    with torch.no_grad(), model.attached() as call:
+        call.predict(call.prepare(made, x), [], x, 5.0, texts, controller.length, 0.0)
+        for attn, pixels, text, out in calls:
+            q, k, v = (part.double() for part in project_in(attn, pixels, text))
+            edited = self_edited_maps if text is None else edited_maps
+            maps = explicit_maps(q, k, attn.heads)
+            theirs = edited(maps, made.rows())
+            assert not torch.equal(theirs, maps)
+            theirs = project_out(attn, output_of(theirs, v).float())
+            assert relative(out, theirs) <= TOLERANCE
+    assert {text is None for _, _, text, _ in calls} == {False, True}
 
 
 def test_attention_is_as_it_was_afterwards(demo):

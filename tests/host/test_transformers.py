@@ -12,7 +12,7 @@ import comfy.samplers
 import pytest
 import torch
 from joint_oracle import joint_output, logits
-from oracle import output_of
+from oracle import edited_maps, output_of, self_edited_maps
 from runs import relative
 from text_tokenizers import reader
 from transformers_of_the_host import FAMILIES, built, entries, known, places
@@ -126,18 +126,9 @@ def in_the_open(model, family, controller, cfg, sources=1):
         q, k, v = (x.transpose(1, 2).flatten(2) if x.ndim == 4 else x for x in (q, k, v))
         q, k, v = q.double(), k.double(), v.double()
         maps = masked_maps(q, k, heads, *args, **named)
-        edited = maps.clone()
-        for edit in CallEdits(part, progress_of(options), tokens).rows(block, kinds):
-            pair = edit.map_edit.to(q.dtype)
-            if k.shape[-2] == pixels and edit.reaches:
-                edited[edit.row] = maps[edit.source]
-            elif k.shape[-2] == tokens:
-                held = maps[edit.source] @ pair.inject + maps[edit.row] * pair.keep
-                edited[edit.row] = held * pair.equalizer
-                if edit.renormalised:
-                    without, factored = (m.sum(-1, keepdim=True) for m in (held, edited[edit.row]))
-                    edited[edit.row] *= without / factored
-        return output_of(edited, v).float()
+        edits = CallEdits(part, progress_of(options), tokens).rows(block, kinds)
+        edited = self_edited_maps if k.shape[-2] == pixels else edited_maps
+        return output_of(edited(maps, edits), v).float()
 
     def attention(func, q, k, v, heads, *args, **named):
         options = named["transformer_options"]

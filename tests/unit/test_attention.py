@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from oracle import explicit_maps, output_of, split_heads
+from oracle import edited_maps, explicit_maps, output_of, split_heads
 
 from p2p_core.attention import CrossEdit, RowEdit, SelfEdit
 from p2p_core.edits import MapEdit
@@ -38,17 +38,7 @@ def no_edit(tokens):
 
 
 def oracle(q, k, v, edits):
-    """M̂ = M_src · inject + M_edit · diag(keep), every other row its own M."""
-    maps = explicit_maps(q, k)
-    edited = maps.clone()
-    for edit in edits:
-        now = edit.map_edit
-        held = maps[edit.source] @ now.inject + maps[edit.row] * now.keep
-        edited[edit.row] = held * now.equalizer
-        if edit.renormalised:
-            without, factored = (m.sum(-1, keepdim=True) for m in (held, edited[edit.row]))
-            edited[edit.row] *= without / factored
-    return output_of(edited, v)
+    return output_of(edited_maps(explicit_maps(q, k), edits), v)
 
 
 def assert_is_the_oracles(form, edits, q, k, v):

@@ -196,7 +196,7 @@ class CrossBlocks(Blocks):
 
         Raises `ValueError` for edits that share structure, which is joint attention's.
         """
-        if any(row.mode == SHARED or row.renormalised for row in rows):
+        if any(row.mode == SHARED for row in rows):
             raise ValueError(
                 f"Expected edits of {self.name}, whose text has a softmax of its own, got one for "
                 "joint attention. Set attention to automatic."

@@ -340,11 +340,10 @@ class UNetCall:
         """
         rows = edits.rows()
         modes = {row.mode for row in rows} - {AUTOMATIC}
-        if modes or any(row.renormalised for row in rows):
+        if modes:
             raise ValueError(
                 "Expected edits of a UNet, whose text has a softmax of its own, got one for joint "
-                f"attention ({', '.join(modes) or 'renormalised'}). Set attention to {AUTOMATIC}, "
-                "and factors to act after the softmax."
+                f"attention ({', '.join(modes)}). Set attention to {AUTOMATIC}."
             )
         return joined(rows, len(x), x.shape[-2:], x.device)
 
