@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import wraps
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import pydantic.dataclasses
 from cyclopts import Parameter
@@ -46,15 +46,24 @@ def checked(written: type[T]) -> type[T]:
 
 def said(error: ValidationError, name: str = "a value") -> str:
     """Say the first thing that is wrong, in one sentence; `name` where it is of no field."""
-    wrong: Any = error.errors()[0]
+    wrong, *more = cast(list[Any], error.errors())
     if wrong["type"] == "value_error":
         return str(wrong["ctx"]["error"])
     place = wrong["loc"][0] if wrong["loc"] else name
     if wrong["type"].startswith("missing"):
         return f"Expected {place}, got none."
     _, should, what = wrong["msg"].partition(" should ")
-    expected = f"{place} to {what}" if should else f"another {place} ({wrong['msg']})"
-    return f"Expected {expected}, got {shown(wrong['input'])}."
+    if not should:
+        return f"Expected another {place} ({wrong['msg']}), got {shown(wrong['input'])}."
+    others = (one for one in more if one["type"] == "literal_error" and _same_place(one, wrong))
+    words = "".join(f"{one['ctx']['expected']} or " for one in others)
+    what = what.replace("be ", f"be {words}", 1)
+    return f"Expected {place} to {what}, got {shown(wrong['input'])}."
+
+
+def _same_place(one: Any, other: Any) -> bool:
+    """Tell whether two errors are of one value, of the kinds that it could have been."""
+    return one["input"] == other["input"] and one["loc"][:-1] == other["loc"][:-1]
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,8 @@ def test_maps(p2p, tmp_path):
         (["--swap", "circle=star", "--cfg", "inf"], "cfg to be a finite number"),
         (["--swap", "circle=star", "--cfg", "1e40"], "cfg to be less than"),
         (["--swap", "circle=star", "--seed", str(2**64)], "equal to 18446744073709551615"),
+        (["--swap", "circle=star", "--blend-threshold", "abc"], "to be 'otsu' or a valid number"),
+        (["--swap", "circle=star", "--blend-threshold", "2"], "to be 'otsu' or less than or"),
         (["--swap", "circle=star", "--size", "²x8"], "size to be a valid integer"),
         (["--swap", "circle=star", "--size", "8x16392"], "equal to 16384"),
         (["--swap", "circle=\udcff"], "Expected text in UTF-8"),

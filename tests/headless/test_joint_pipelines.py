@@ -9,11 +9,30 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxFillPipeline,
+    FluxTransformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtTransformer2DModel,
+)
 from diffusers.utils import is_accelerate_available
 from joint_oracle import joint_output
 from oracle import edited_maps, explicit_maps, output_of, self_edited_maps
 from runs import PROMPT, relative
-from transformers_of_diffusers import HEADS, LENGTH, flux, qwen, sd3, wan, z_image
+from small_parts import autoencoder
+from transformers_of_diffusers import (
+    HEADS,
+    LENGTH,
+    flux,
+    qwen,
+    sd3,
+    t5_encoder,
+    t5_tokenizer,
+    wan,
+    z_image,
+)
 
 from p2p_core.blocks import Blocks
 from p2p_core.calls import CallEdits
@@ -21,6 +40,7 @@ from p2p_core.controller import Rows, plan
 from p2p_core.edits import ALIGNED, SHARED, Joint, Refine, Reweight, SelfInjection, WordSwap
 from p2p_core.hosts.diffusers.blocks import CrossBlocks, JointBlocks
 from p2p_core.hosts.diffusers.inverting import invert
+from p2p_core.hosts.diffusers.kinds import known
 from p2p_core.hosts.diffusers.opening import model_of, open_model
 from p2p_core.hosts.diffusers.sampling import Settings, sample
 from p2p_core.hosts.diffusers.viewing import sample_and_look
@@ -275,6 +295,49 @@ def test_a_folder_is_opened_as_it_was_kept(case, model, latent, tmp_path):
     settings = Settings(2, 1.0)
     one, two = (run(some, latent, (swap(),), settings=settings) for some in (model, again))
     assert relative(two.edited, one.edited) == 0
+
+
+def test_a_single_step(case, model, latent):
+    """A schedule that is stretched to a last level of its own has no single step: 0 / 0."""
+    if model.pipeline.scheduler.config.shift_terminal is None:
+        result = run(model, latent, (swap(),), settings=Settings(1, 1.0))
+        assert relative(result.edited, result.source) > 1e-4
+        return
+    theirs = FlowMatchEulerDiscreteScheduler.from_config(model.pipeline.scheduler.config)
+    for scheduler in ("normal", theirs):
+        settings = Settings(1, 1.0, scheduler=scheduler)
+        with pytest.raises(ValueError, match=r"Expected 2 or more steps, .* got 1\."):
+            run(model, latent, (swap(),), settings=settings)
+
+
+def test_pipelines_of_other_families_are_refused():
+    transformer = PixArtTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=1,
+        cross_attention_dim=16,
+        sample_size=8,
+        caption_channels=16,
+    )
+    other = PixArtAlphaPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=t5_encoder(),
+        vae=autoencoder(),
+        transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(),
+    )
+    with pytest.raises(ValueError, match="got PixArtAlphaPipeline") as raised:
+        model_of(other)
+    assert f"a family that is edited in diffusers ({known()}), got" in str(raised.value)
+    not_of_it = ("image_encoder", "feature_extractor")
+    parts = {name: one for name, one in flux().components.items() if name not in not_of_it}
+    parts["transformer"] = FluxTransformer2DModel.from_config(
+        {**parts["transformer"].config, "in_channels": 96, "out_channels": 16}
+    )
+    with pytest.raises(ValueError, match=r"got FluxFillPipeline, .* \(96 channels of 4\)"):
+        model_of(FluxFillPipeline(**parts))
 
 
 def test_what_cannot_be_done_is_refused(case, model, latent):

@@ -24,6 +24,7 @@ from p2p_core.hosts.diffusers.attention import (
     project_out,
 )
 from p2p_core.hosts.diffusers.inverting import invert
+from p2p_core.hosts.diffusers.kinds import known
 from p2p_core.hosts.diffusers.pipeline import Model
 from p2p_core.hosts.diffusers.sampling import sample
 from p2p_core.hosts.diffusers.settings import SAMPLERS, Settings
@@ -317,8 +318,9 @@ def test_wrong_input(demo, tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         Model.load(tmp_path / "none")
     (tmp_path / "model.safetensors").write_bytes(b"no model")
-    with pytest.raises(ValueError, match="cannot load"):
+    with pytest.raises(ValueError, match="cannot load") as raised:
         Model.load(tmp_path / "model.safetensors")
+    assert known() in str(raised.value)
     with pytest.raises(ValueError, match="cannot load"):
         Model.load(tmp_path)
     with pytest.raises(ValueError, match="at most 75 tokens"):
@@ -340,7 +342,7 @@ def test_wrong_input(demo, tmp_path):
         invert(demo, BLANK, PROMPT, settings=theirs)
     with pytest.raises(ValueError, match="1 or more steps"):
         run(demo, (SWAP,), settings=Settings(0))
-    with pytest.raises(ValueError, match="Stable Diffusion family"):
+    with pytest.raises(ValueError, match=r"a family that is edited .*, Wan\), got object\. Load"):
         Model(object())
 
 

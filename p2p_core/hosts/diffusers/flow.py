@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, prod
+from math import ceil, isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ...calls import CallEdits, Look
 from ...inversion.task import Embedding
 from ...tokens import Prompt
 from .blocks import Blocks, CrossBlocks, JointBlocks, Prepared, Shape, attached
-from .kinds import KINDS, Kind, channels_of
+from .kinds import KINDS, Kind, channels_of, known
 from .pipeline import Model
 from .texts import read
 
@@ -32,12 +32,19 @@ class FlowModel(Model):
     """
 
     def __post_init__(self) -> None:
-        network = getattr(self.pipeline, "transformer", None)
+        network: Any = getattr(self.pipeline, "transformer", None)
+        kind = type(self.pipeline).__name__
         if type(network).__name__ not in KINDS:
-            names = ", ".join(kind.name for kind in KINDS.values())
             raise ValueError(
-                f"Expected a pipeline with a transformer of {names}, got "
-                f"{type(self.pipeline).__name__}. Load such a model."
+                f"Expected a pipeline of a family that is edited in diffusers ({known()}), got "
+                f"{kind}. Load such a model."
+            )
+        taken, own = network.config.in_channels, self.channels
+        if taken % own or isqrt(taken // own) ** 2 != taken // own:  # squares are packed latents
+            raise ValueError(
+                f"Expected a text-to-image or text-to-video model, got {kind}, whose network takes "
+                f"more than latents ({taken} channels of {own}). Load a base model of "
+                f"{self.kind.name}."
             )
 
     @cached_property
@@ -91,8 +98,16 @@ class FlowModel(Model):
         return self.kind.encode(self.pipeline, list(texts))
 
     def steps(self, scheduler: Any, count: int, size: torch.Size) -> dict[str, Any]:
-        """Say what the pipeline sets a scheduler's timesteps with, for latents of a size."""
+        """Say what the pipeline sets a scheduler's timesteps with, for latents of a size.
+
+        Raises `ValueError` for a single step where a schedule is stretched to a last level.
+        """
         config = scheduler.config
+        if count == 1 and config.get("shift_terminal"):
+            raise ValueError(
+                f"Expected 2 or more steps, since {self.kind.name}'s schedule is stretched to end "
+                f"at {config.shift_terminal:g}, got 1. Take more steps."
+            )
         told: dict[str, Any] = {"num_inference_steps": count, "device": "cpu"}
         if self.kind.even and not config.get("use_flow_sigmas"):
             told["sigmas"] = np.linspace(1.0, 1 / count, count)

@@ -40,7 +40,7 @@ def invert(
     if isinstance(model, FlowModel):
         raise ValueError(
             f"Expected a diffusion model to invert images with, got {model.kind.name}, which "
-            "matches flows. Edit images that it samples, or load a model of Stable Diffusion."
+            "matches flows. Edit images that it samples, or load one of SD1.x, SD2.x or SDXL."
         )
     model.read(prompt)
     if not settings.named:

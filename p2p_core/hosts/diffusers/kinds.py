@@ -337,3 +337,10 @@ KINDS: dict[str, Kind] = {
     ),
 }
 """By the name of the transformer's class."""
+
+UNETS = ("SD1.x", "SD2.x", "SDXL", "latent diffusion")
+
+
+def known() -> str:
+    """List the families that are edited in diffusers, for messages."""
+    return ", ".join([*UNETS, *(kind.name for kind in KINDS.values())])

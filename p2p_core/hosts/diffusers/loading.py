@@ -20,6 +20,8 @@ from diffusers.utils import is_accelerate_available
 from safetensors import SafetensorError, safe_open
 from torch.overrides import TorchFunctionMode
 
+from .kinds import known
+
 SHOWN = 3
 """Missing tensors that an error names."""
 
@@ -37,8 +39,9 @@ def load_pipeline(path: Path, dtype: torch.dtype, **more: Any) -> Any:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(
-            f"Expected a Stable Diffusion model at {path}, which diffusers cannot load: "
-            f"{error}. Give a checkpoint file or a folder in diffusers' layout."
+            f"Expected a model at {path} that is edited in diffusers ({known()}), which cannot "
+            f"load it: {str(error).rstrip('.')}. Give a folder in diffusers' layout, or a "
+            "checkpoint file of SD1.x, SD2.x or SDXL."
         ) from error
 
 

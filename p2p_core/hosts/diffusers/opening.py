@@ -22,7 +22,7 @@ def model_of(pipeline: Any) -> Model:
 
 
 def open_model(path: Path, dtype: torch.dtype = torch.float32) -> Model:
-    """Open a model in diffusers' folder layout, or a checkpoint file of Stable Diffusion.
+    """Open a model in diffusers' folder layout, or a checkpoint file of a UNet.
 
     Raises `ValueError` as `Model.load` does.
     """

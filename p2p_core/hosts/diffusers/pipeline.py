@@ -25,6 +25,7 @@ from ...notation import check_text
 from ...tokens import Prompt
 from ...unet import joined
 from .attention import Call, attached, cross_attention_sides
+from .kinds import known
 from .loading import load_pipeline
 from .texts import Encoder, read
 
@@ -58,9 +59,8 @@ class Model:
         kind = type(self.pipeline).__name__
         if unet is None:
             raise ValueError(
-                f"Expected a pipeline of the Stable Diffusion family (SD1.x, SD2.x, SDXL), got "
-                f"{kind}. Prompt-to-Prompt edits the cross-attention of a UNet; load such a model, "
-                "or open one of a transformer with opening.open_model."
+                f"Expected a pipeline of a family that is edited in diffusers ({known()}), got "
+                f"{kind}. Load such a model, one of a transformer with opening.open_model."
             )
         cross_attention_sides(unet)
         parts = ["tokenizer", "text_encoder", "vae"]

@@ -124,7 +124,7 @@ class Flowing:
         """Set a scheduler as the model's own pipeline does, for latents of a size.
 
         Raises `ValueError` for a sampler that is not Euler's, for a spacing of diffusion models,
-        and for a denoise below 1 with somebody's scheduler.
+        for a denoise below 1 with somebody's scheduler, and for too few steps for a schedule.
         """
         scheduler = settings.scheduler
         if not settings.named:
