@@ -101,6 +101,21 @@ def _random_states(devices: Sequence[int]) -> list[Tensor]:
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
 
 
+@contextmanager
+def modified_in_place(network: torch.nn.Module) -> Iterator[None]:
+    """Leave gradients right through a network that modifies its own activations in place.
+
+    They are kept as they were, in copies; weights, which stay, are not copied.
+    """
+    weights = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
+
+    def kept(tensor: Tensor) -> Tensor:
+        return tensor if tensor.untyped_storage().data_ptr() in weights else tensor.clone()
+
+    with saved_tensors_hooks(kept, lambda tensor: tensor):
+        yield
+
+
 def modifying(patch: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a host's patch so that what it modifies in place leaves gradients right."""
 

@@ -12,11 +12,9 @@ from torch import Tensor
 from . import ddim, direct, negative_prompt, noising, null_text
 from .null_text import Schedule
 from .record import FOLLOWING
-from .task import Found, Task
+from .task import Draw, Found, Task
 
 Method = Callable[[Task], Found]
-Draw = Callable[[Tensor, int], Tensor]
-"""(latents, n) → the nth noise for them, of their shape."""
 
 METHODS = (
     "null-text",
@@ -26,6 +24,7 @@ METHODS = (
     "edit-friendly",
     "ddim",
     "noise",
+    "residual",
 )
 
 
@@ -67,8 +66,18 @@ class Options:
 
     def suits(self, sampler: str) -> bool:
         """Tell whether a sampler of this name can follow what will be found."""
-        restore_source = ("direct", "direct-shared", "edit-friendly", "noise")
+        restore_source = ("direct", "direct-shared", "edit-friendly", "noise", "residual")
         return self.method in restore_source or sampler in FOLLOWING
+
+    def check_guidance(self, guidance: float) -> None:
+        """Raises `ValueError` at a guidance of 1 for methods that work by the negative prompt."""
+        if guidance == 1 and self.method in ("null-text", "negative-prompt"):
+            raise ValueError(
+                f"Expected a cfg other than 1 for the method {self.method}, which works by the "
+                "negative prompt, got 1, where no negative prompt is evaluated; models with "
+                "distilled guidance, such as Flux.1, are run so. Choose the method residual or "
+                "direct-shared."
+            )
 
     def __call__(self, task: Task, draw: Draw = drawn) -> Found:
         """Do it; methods that add noise `draw` it."""
@@ -84,5 +93,6 @@ class Options:
             "direct": direct.invert,
             "direct-shared": partial(direct.invert, shared=True),
             "negative-prompt": negative_prompt.invert,
+            "residual": direct.invert_with_residual,
         }[self.method]
         return method(task, self.iterations)

@@ -22,19 +22,19 @@ from .task import Found, Task
 
 
 def invert(task: Task, noise: Tensor) -> Found:
-    """Add σ · noise to the image at every level; `noise` is float[images channels height width]."""
+    """Lay noise over the image at every level; it is float[images channels height width]."""
     return Found(_noised(task, [noise] * len(task.sigmas)), restore_source=True)
 
 
 def invert_edit_friendly(task: Task, noises: Sequence[Tensor]) -> Found:
-    """Add σ · noise, another per level: float[images channels height width] each."""
+    """Lay noise over it, another per level: float[images channels height width] each."""
     return Found(_noised(task, noises), restore_source=True, shared=True)
 
 
 def _noised(task: Task, noises: Sequence[Tensor]) -> Tensor:
     return torch.stack(
         [
-            task.latent + sigma * noise.to(task.latent)
+            task.space.noised(task.latent, noise.to(task.latent), sigma)
             for sigma, noise in zip(task.sigmas, noises, strict=True)
         ]
     )

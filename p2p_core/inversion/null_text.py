@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ddim
-from .task import Found, Progress, Task, c_in
+from .task import Found, Progress, Task
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Schedule:
     """How hard to try: at most so many inner steps, less once a step's loss is small enough.
 
     Adam with a learning rate that falls by a hundredth of it each step, until the mean squared
-    distance to the pivot, of latents as diffusion models see them, was below `early_stop` ·
+    distance to the pivot, of latents as the network sees them, was below `early_stop` ·
     (1 + 2 · step) before an inner step, steps counting from 0: as the authors' code, an inner step
     is taken before its loss is looked at. `REFERENCE` is the authors' schedule; the default takes
     fewer and larger steps, which end no farther from the pivot.
@@ -48,8 +48,12 @@ class Schedule:
 REFERENCE = Schedule(inner_steps=10, learning_rate=1e-2, early_stop=1e-5)
 
 
-IMPASSABLE = ("modified by an inplace operation", "through the graph a second time")
-"""What PyTorch says of a network whose patches are to blame."""
+IMPASSABLE = (
+    "modified by an inplace operation",
+    "through the graph a second time",
+    "no autograd formula was registered",
+)
+"""What PyTorch says of a network that is to blame, or its patches."""
 
 
 def invert(task: Task, schedule: Schedule | None = None, iterations: int = 0) -> Found:
@@ -87,18 +91,18 @@ def optimise(task: Task, pivot: Tensor, schedule: Schedule) -> Tensor:
         done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for inner in range(schedule.inner_steps):
             with torch.enable_grad():
-                noise = task.guided(x, sigma, replace(task.negative, tokens=null), source)
-            if not noise.requires_grad:  # guidance of 1 leaves the null text out
+                slope = task.guided(x, sigma, replace(task.negative, tokens=null), source)
+            if not slope.requires_grad:  # guidance of 1 leaves the null text out
                 break
-            seen = noise.detach()
-            miss = (x + (sigma_next - sigma) * seen - pivot[n + 1]) * c_in(sigma_next)
+            seen, c_in = slope.detach(), task.space.c_in(sigma_next)
+            miss = (x + (sigma_next - sigma) * seen - pivot[n + 1]) * c_in
             losses = miss.square().flatten(1).mean(1)
             _check(losses, n, schedule)
             progress = Progress(n * schedule.inner_steps + inner, total, x - sigma * seen)
             task.watch(replace(progress, loss=float(losses.mean())))
             before = null.detach().clone()
-            slope = 2 * (sigma_next - sigma) * c_in(sigma_next) / miss[0].numel()
-            null.grad = gradient(noise, null, slope * miss)
+            rate = 2 * (sigma_next - sigma) * c_in / miss[0].numel()
+            null.grad = gradient(slope, null, rate * miss)
             adam.step()
             with torch.no_grad():
                 null[done] = before[done]
@@ -108,8 +112,8 @@ def optimise(task: Task, pivot: Tensor, schedule: Schedule) -> Tensor:
         found = null.detach()
         null_embeddings.append(found)
         with torch.no_grad():
-            noise = task.guided(x, sigma, replace(task.negative, tokens=found), source)
-            x = x + (sigma_next - sigma) * noise
+            slope = task.guided(x, sigma, replace(task.negative, tokens=found), source)
+            x = x + (sigma_next - sigma) * slope
     return torch.stack(null_embeddings)
 
 
@@ -138,8 +142,8 @@ def gradient(output: Tensor, null: Tensor, direction: Tensor) -> Tensor:
         if not any(sign in str(error) for sign in IMPASSABLE):
             raise
         raise ValueError(
-            "Expected a model that gradients can pass, got one with a patch that changes tensors "
-            f"in place or keeps them from call to call ({error}). Take such patches off the model "
-            "for null-text inversion, or invert by another method."
+            "Expected a model that gradients can pass, got one, or a patch on it, that changes "
+            f"tensors in place, keeps them from call to call or has no gradient ({error}). Take "
+            "such patches off the model for null-text inversion, or invert by another method."
         ) from error
     return gradient * size.view(-1, *[1] * (gradient.ndim - 1))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..tokens import parted, shortened
 from . import storage
+from .explaining import verdict as verdict_of_prompt
 from .task import Found
 
 PROBED = 16
@@ -108,6 +109,8 @@ class Inversion:
     """How the pictures come back through the autoencoder, in dB, one an image; empty: not known."""
     limit: tuple[float, ...] = ()
     """What the autoencoder alone would give, likewise."""
+    explained: tuple[float, ...] = ()
+    """How well the prompt explains each image, see `explaining.explained`; empty: not known."""
     drawn: Drawn | None = None
     """How a source that was sampled was; of images that were given there is nothing to tell."""
 
@@ -129,6 +132,8 @@ class Inversion:
         tensors["trajectory"] = self.found.trajectory
         if self.found.null_embeddings is not None:
             tensors["nulls"] = self.found.null_embeddings
+        if self.found.residual is not None:
+            tensors["residual"] = self.found.residual
         facts = {name: getattr(self, name) for name in FACTS}
         facts |= {name: getattr(self.found, field) for name, field in FLAGS.items()}
         facts |= {name: getattr(self, name) for name in FIDELITY if getattr(self, name)}
@@ -147,7 +152,8 @@ class Inversion:
         spaced = [facts.get(field.name) for field in fields(Spacing)]
         if None not in spaced:
             own["spacing"] = Spacing(*spaced)  # pyright: ignore[reportArgumentType]
-        return cls(found=Found(tensors["trajectory"], tensors.get("nulls"), **found), **own)
+        found |= {"null_embeddings": tensors.get("nulls"), "residual": tensors.get("residual")}
+        return cls(found=Found(tensors["trajectory"], **found), **own)
 
     @property
     def settings(self) -> dict[str, int | float | str]:
@@ -169,6 +175,20 @@ class Inversion:
             f"{verdict(self.picture, self.limit)}, the picture comes back with {picture} dB "
             f"(the autoencoder alone: {limit} dB)"
         )
+
+    @property
+    def report_of_prompt(self) -> str:
+        """How well the prompt explains the images, in a word and the part of what is open."""
+        if not self.explained:
+            return ""
+        parts = ", ".join(f"{max(0.0, one):.0%}" for one in self.explained)
+        word = verdict_of_prompt(self.explained)
+        remedy = {
+            "good": "",
+            "fair": ": name what else is large in the image",
+            "poor": ": look for words that are wrong, or name what the image shows",
+        }[word]
+        return f"{word}, the prompt explains {parts} of what the negative leaves open{remedy}"
 
     @property
     def restored(self) -> Found | None:
@@ -217,10 +237,11 @@ class Inversion:
         null_embeddings = self.found.null_embeddings
         if null_embeddings is None or negative is None:
             return
-        if null_embeddings.shape[2:] != negative.shape[1:]:
+        tokens, channels = null_embeddings.shape[2:]
+        if channels != negative.shape[2] or tokens < negative.shape[1]:  # some networks add tokens
             raise ValueError(
                 f"Expected null texts of {list(negative.shape[1:])} tokens and channels, as the "
-                f"text encoder has, got {list(null_embeddings.shape[2:])}. Invert the image anew."
+                f"text encoder has, got {[tokens, channels]}. Invert the image anew."
             )
 
     def check_schedule(self, sigmas: Tensor, spacing: Spacing | None = None) -> None:
@@ -308,7 +329,7 @@ FOLLOWING = ("euler", "ddim")
 """Samplers that go back along a walk of DDIM steps: two names of one."""
 TENSORS = ("sigmas", "latent", "reconstruction", "source", "negative", "probe")
 FACTS = ("method", "prompt", "guidance", "psnr", "proximal")
-FIDELITY = ("picture", "limit")
+FIDELITY = ("picture", "limit", "explained")
 FLAGS = {
     "put_back": "restore_source",
     "shared": "shared",

@@ -94,7 +94,7 @@ def _complaints(tensors: Tensors, facts: Any) -> Iterator[str]:
     if not isinstance(facts, dict):
         yield f"its facts are no object but {type(facts).__name__}"
         return
-    if missing := [name for name in TENSORS if name not in tensors and name != "nulls"]:
+    if missing := [name for name in TENSORS if name not in tensors and name not in OPTIONAL]:
         yield f"{', '.join(missing)} missing"
     if unknown := tensors.keys() - TENSORS:
         yield f"{', '.join(sorted(unknown))} unknown"
@@ -102,6 +102,8 @@ def _complaints(tensors: Tensors, facts: Any) -> Iterator[str]:
         part = tensors.get(name)
         if part is None:
             continue
+        if name in VIDEOS:  # have frames besides
+            rank += tensors["latent"].ndim == RANK_OF_VIDEOS
         if part.dtype not in FLOATS:
             yield f"{name} of {part.dtype}, which is no floating-point type of 16 bits or more"
         if part.ndim != rank or not part.numel():
@@ -129,8 +131,8 @@ def _complaints(tensors: Tensors, facts: Any) -> Iterator[str]:
         yield f"{', '.join(sorted(unknown))} unknown"
     if not 0 <= facts["proximal"] < 1:
         yield f"proximal of {facts['proximal']:g}, which is not within 0 and 1"
-    for name in ("psnr", "picture", "limit"):
-        if name in facts and [type(one) for one in facts[name]] != [float] * images:
+    for name in ("psnr", "picture", "limit", "explained"):
+        if facts.get(name) and [type(one) for one in facts[name]] != [float] * images:
             yield f"{name} is no number for each of {images} image(s)"
 
 
@@ -149,11 +151,19 @@ TENSORS = {
     "source": (1, ""),
     "negative": (1, ""),
     "probe": (1, ""),
+    "residual": (5, "steps images"),
 }
 """How many axes each has, and which it begins with."""
 
-LIKE_THE_LATENT = ("trajectory", "reconstruction")
+LIKE_THE_LATENT = ("trajectory", "reconstruction", "residual")
 """Those whose other axes are the latent's."""
+
+OPTIONAL = ("nulls", "residual")
+"""Those that some methods find and others do not."""
+
+VIDEOS = ("latent", *LIKE_THE_LATENT)
+RANK_OF_VIDEOS = 5
+"""The axes of a latent with frames, one more than an image's, as have these then."""
 
 
 KINDS = {
@@ -177,7 +187,8 @@ FACTS = {
     "denoise": float,
     "picture": list,
     "limit": list,
+    "explained": list,
 }
 
-LATER = ("steps", "scheduler", "denoise", "picture", "limit")
+LATER = ("steps", "scheduler", "denoise", "picture", "limit", "explained")
 """Facts that files of the first release do not have."""

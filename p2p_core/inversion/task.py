@@ -1,8 +1,9 @@
 """What inverting an image is: a task that every method gets, and the walk it does it with.
 
-Latents are in the sampler's own space, x = image + σ · noise; a network is a function that tells
-the image from such an x. In that space a DDIM step (η = 0) is x + (σ_next − σ) · ε with
-ε = (x − denoised) / σ, for noise- and v-prediction alike.
+Latents are in the sampler's own space, where an image and noise make up x as its `Space` says; a
+network is a function that tells the image from such an x. In that space a step of Euler's method is
+x + (σ_next − σ) · (x − denoised) / σ, which is a DDIM step (η = 0) of a diffusion model, whether it
+predicts noise or v, and the plain step of a flow model. So no method knows which it inverts.
 """
 
 from __future__ import annotations
@@ -64,6 +65,35 @@ def classifier_free(guidance: float) -> Guide:
 
 
 @dataclass(frozen=True)
+class Space:
+    """How noise lies over images in a sampler's space: all that tells kinds of models apart."""
+
+    noised: Callable[[Tensor, Tensor, float], Tensor]
+    """(image, noise, σ) → x at level σ."""
+    c_in: Callable[[float], float]
+    """σ → what x is multiplied with for the network to see."""
+
+
+def c_in(sigma: float) -> float:
+    """Scale x at level σ to what diffusion models see: 1/√(1 + σ²).
+
+    Karras et al. 2022, for data of unit variance.
+    """
+    return 1 / sqrt(1 + sigma * sigma)
+
+
+DIFFUSION = Space(lambda image, noise, sigma: image + sigma * noise, c_in)
+"""That of models which predict noise or v."""
+
+FLOW = Space(lambda image, noise, sigma: (1 - sigma) * image + sigma * noise, lambda sigma: 1.0)
+"""That of models which predict the velocity along a straight line: Liu et al. 2023, σ in 0–1."""
+
+
+Draw = Callable[[Tensor, int], Tensor]
+"""(latents, n) → the nth noise for them, of their shape."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """Where a method is: for bars, previews and whoever wants to stop it by raising."""
 
@@ -89,6 +119,7 @@ class Task:
     source: Embedding
     negative: Embedding
     guide: Guide
+    space: Space
     watch: Callable[[Progress], None] = lambda progress: None
 
     def __post_init__(self) -> None:
@@ -115,15 +146,15 @@ class Task:
         """The steps from noise to image: (level, next level)."""
         return list(pairwise(self.sigmas))
 
-    def noise(self, x: Tensor, sigma: float, text: Embedding) -> Tensor:
-        """Compute the noise that the network sees in x: ε."""
+    def slope(self, x: Tensor, sigma: float, text: Embedding) -> Tensor:
+        """Compute dx/dσ as the network sees it: noise, or on a straight line noise − image."""
         (image,) = self.denoise(x, sigma, text)
         return (x - image) / sigma
 
     def guided(
         self, x: Tensor, sigma: float, null: Embedding, source: Tensor | None = None
     ) -> Tensor:
-        """Compute the noise under guidance of the source text against `null`, as sampling has it.
+        """Compute dx/dσ under guidance of the source text against `null`, as sampling has it.
 
         `source` is the prediction for the source text, where it is known.
         """
@@ -132,14 +163,6 @@ class Task:
         else:
             (uncond,) = self.denoise(x, sigma, None, null)
         return (x - self.guide(x, sigma, source, uncond, null)) / sigma
-
-
-def c_in(sigma: float) -> float:
-    """Scale x at level σ to what diffusion models see: 1/√(1 + σ²).
-
-    Karras et al. 2022, for data of unit variance.
-    """
-    return 1 / sqrt(1 + sigma * sigma)
 
 
 @dataclass(frozen=True)
@@ -156,6 +179,9 @@ class Found:
     """Whether the edited rows are moved by as much as their source when it is restored."""
     source_as_negative: bool = False
     """Whether the source text is the negative one."""
+    residual: Tensor | None = None
+    """float[steps images channels height width]: how far from the latents of each step the network
+    is asked about them, sources and edits alike; None: not at all."""
     levels: tuple[float, ...] | None = None
     """The noise level of each latent of a trajectory that holds every evaluation of a sampler, and
     what came of them; None: those of the schedule."""
@@ -170,13 +196,19 @@ class Found:
         steps = len(self.null_embeddings)
         return self.null_embeddings[min(int(progress * steps + 1e-3), steps - 1)]
 
+    def residual_at(self, sigma: float, sigmas: Sequence[float]) -> Tensor | None:
+        """Pick the residual of the step that begins at σ, of a schedule `sigmas`; None: none."""
+        if self.residual is None:
+            return None
+        here = (n for n, level in enumerate(sigmas[:-1]) if abs(level - sigma) <= 1e-4 * level)
+        step = next(here, None)
+        return None if step is None else self.residual[step]
+
     def cpu(self) -> Found:
         """Copy it to main memory, outside any graph of gradients."""
-        null_embeddings = (
-            None if self.null_embeddings is None else self.null_embeddings.detach().cpu()
-        )
+        own = {name: getattr(self, name) for name in ("trajectory", "null_embeddings", "residual")}
         return replace(
-            self, trajectory=self.trajectory.detach().cpu(), null_embeddings=null_embeddings
+            self, **{name: None if one is None else one.detach().cpu() for name, one in own.items()}
         )
 
 

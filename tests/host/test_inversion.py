@@ -21,6 +21,7 @@ from p2p_core.inversion import ddim, direct
 from p2p_core.inversion.methods import METHODS, Options
 from p2p_core.inversion.null_text import Schedule, gradient
 from p2p_core.inversion.record import Inversion
+from p2p_core.lab.meter import counted
 from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule as Windows
 from p2p_core.schedules import Window
@@ -123,6 +124,22 @@ def test_shared_paths_keep_an_edit_that_changes_nothing(method, sampler, inverte
     assert relative(changed, source) > 1e-2
 
 
+def test_a_residual_keeps_an_edit_that_changes_nothing_without_its_source(demo, inverted, edited):
+    """Its source's rows run only where the edit looks at them: here nowhere."""
+    nothing = SelfInjection(Window(0, 0))
+    same = WordSwap("yellow", "yellow", schedule=Windows(Window(0, 0)), self_injection=nothing)
+    inversion = inverted("residual")
+    with counted(demo.model.model.diffusion_model) as rows:
+        source, row = edited(inversion, (same,), cfg=7.5)
+    assert set(rows) == {2}
+    assert relative(source, inversion.latent) <= 1e-5
+    assert relative(row, source) <= 5e-5
+    _, free = edited(inverted("direct"), (same,), cfg=7.5)
+    assert relative(free, source) > 1e-1
+    _, changed = edited(inversion, (SWAP,), cfg=7.5)
+    assert relative(changed, source) > 1e-2
+
+
 def test_edit_friendly_inversion_as_its_authors_write_it(demo, image, inverted, edited):
     """The noise of each DDPM step, found on the source and used in the edit."""
     ends = []
@@ -213,7 +230,7 @@ def test_gradients_of_the_null_text(demo, image):
         direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
         def value(tokens):
-            noise = task.noise(x, sigma, replace(task.negative, tokens=tokens))
+            noise = task.slope(x, sigma, replace(task.negative, tokens=tokens))
             return noise, float((noise.detach().double() * direction).sum())
 
         null = task.negative.tokens.clone().requires_grad_()
@@ -245,7 +262,7 @@ def test_gradients_in_half_precision(dtype, demo, image):
         direction = 1e-6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
         null = task.negative.tokens.clone().requires_grad_()
         with torch.enable_grad():
-            noise = task.noise(x, sigma, replace(task.negative, tokens=null))
+            noise = task.slope(x, sigma, replace(task.negative, tokens=null))
         found.append(gradient(noise, null, direction).flatten().double())
         return direct.invert(task)
 
@@ -394,7 +411,9 @@ def test_wrong_input_to_an_inversion(demo, image, inverted):
     with pytest.raises(ValueError, match="denoise above 0, got 0"):
         make(latent=one, **settings | {"denoise": 0.0})
     for method in METHODS:
-        assert inverted(method, steps=1, guidance=1.0).psnr[0] > 0
+        assert inverted(method, steps=1).psnr[0] > 0
+    with pytest.raises(ValueError, match=r"a cfg other than 1 for the method null-text"):
+        inverted("null-text", steps=1, guidance=1.0)
 
 
 def test_hooks_are_named(demo):

@@ -5,7 +5,7 @@ import torch
 
 from p2p_core.inversion.gradients import modifying, recomputed
 from p2p_core.inversion.null_text import REFERENCE, Schedule, gradient, invert
-from p2p_core.inversion.task import Embedding, Task, c_in, classifier_free, replay
+from p2p_core.inversion.task import DIFFUSION, Embedding, Task, c_in, classifier_free, replay
 
 SIGMAS = (8.0, 4.0, 2.0, 1.0, 0.0)
 CFG = 3.0
@@ -33,7 +33,7 @@ class Toy:
 def task(images=1, guide=None, watch=lambda progress: None):
     texts = [Embedding(normal(images, 5, 3) * scale) for scale in (1.0, 0.3)]
     guide = guide or classifier_free(CFG)
-    return Task(Toy(), normal(images, 2, 4, 4), SIGMAS, *texts, guide, watch)
+    return Task(Toy(), normal(images, 2, 4, 4), SIGMAS, *texts, guide, DIFFUSION, watch)
 
 
 def plain(source, against):
@@ -95,6 +95,7 @@ def test_images_are_optimised_as_each_by_itself():
             SIGMAS,
             *(Embedding(text.tokens[n : n + 1]) for text in (both.source, both.negative)),
             both.guide,
+            DIFFUSION,
         )
         assert (
             invert(alone, schedule).null_embeddings[:, 0] - found.null_embeddings[:, n]
@@ -165,7 +166,7 @@ def in_place(x):
 def test_what_is_modified_in_place_is_no_silent_wrong_gradient():
     x = normal(4).requires_grad_()
     for call in (in_place, lambda x: recomputed(in_place, x)):
-        with pytest.raises(ValueError, match="patch that changes tensors in place"):
+        with pytest.raises(ValueError, match="a patch on it, that changes tensors in place"):
             gradient(call(x[None]), x, torch.ones(1, 4, dtype=x.dtype))
     exact = 8 * (2 * x.detach()).exp()
     for call in (modifying(in_place), lambda x: recomputed(modifying(in_place), x)):

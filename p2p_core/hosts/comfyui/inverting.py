@@ -9,11 +9,11 @@ instead of being remembered.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-import comfy.conds
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
@@ -21,7 +21,8 @@ import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
 from torch import Tensor
 
-from ...inversion.gradients import modifying, trainable
+from ...inversion.explaining import explained
+from ...inversion.gradients import modified_in_place, modifying, trainable
 from ...inversion.methods import Method, Options
 from ...inversion.record import Inversion, Spacing, psnr, summary
 from ...inversion.task import Embedding, Found, Progress, Task, replay
@@ -29,7 +30,7 @@ from .compiling import uncompiled_if_unguarded
 from .conditioning import Conditioning
 from .families import family_of
 from .families.override import OVERRIDE
-from .replaying import check_model, probe
+from .replaying import probe, space_of
 from .sampling import samples_of, stock_levels
 
 
@@ -49,15 +50,19 @@ def invert_latent(
     seed: int = 0,
     watch: Callable[[Progress], None] = lambda progress: None,
     low_memory: bool = True,
+    positive: Conditioning | None = None,
+    explain: bool = False,
 ) -> Inversion:
     """Invert a node's latent, for P2P KSampler.
 
-    `prompt` describes the image; empty works, but leaves edits no words to hold on to. `seed` is
-    that of the noise, for methods that add some. Raises
-    `ValueError` for models and latents that cannot be inverted, and as `invert` does.
+    `prompt` describes the image; empty works, but leaves edits no words to hold on to. `positive`
+    is its conditioning where other nodes had it, as the edits' then is to be, too. `seed` is that
+    of the noise, for methods that add some. With `explain` the prompt is measured, too, by a few
+    evaluations more. Raises `ValueError` for models and latents that cannot be inverted, for
+    methods that need a negative prompt where there is none, and as `invert` does.
     """
-    check_model(model)
     family_of(model)  # of one that can be edited
+    options.check_guidance(guidance)
     samples = samples_of(model, latent)
     if not denoise > 0:
         raise ValueError(
@@ -70,16 +75,22 @@ def invert_latent(
             "Encode; P2P Local Blend Mask takes a mask of where the image may change."
         )
     sigmas = stock_levels(model, steps, "euler", scheduler, denoise)
-    source = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    source = positive or clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    parts: tuple[float, ...] = ()
 
     def draw(latents: Tensor, n: int) -> Tensor:
         """Draw noise as the host's samplers do."""
         number = (seed + n) % 2**64
         return comfy.sample.prepare_noise(latents.cpu(), number, latent.get("batch_index"))
 
+    def method(task: Task) -> Found:
+        nonlocal parts
+        parts = explained(task, draw) if explain else ()
+        return options(task, draw)
+
     found, result = invert(
         model,
-        lambda task: options(task, draw),
+        method,
         source=source,
         negative=negative,
         latent=samples,
@@ -88,9 +99,10 @@ def invert_latent(
         watch=watch,
         low_memory=low_memory,
     )
-    samples = samples.cpu()
-    with torch.no_grad():
-        reached = psnr(vae.decode(samples), vae.decode(result))
+    samples, reached = samples.cpu(), tuple[float, ...]()
+    if vae is not None:
+        with torch.no_grad():
+            reached = psnr(vae.decode(samples), vae.decode(result))
     return Inversion(
         method=options.method,
         prompt=prompt,
@@ -105,6 +117,7 @@ def invert_latent(
         probe=probe(model),
         proximal=options.proximal,
         spacing=Spacing(steps, scheduler, denoise),
+        explained=parts,
     )
 
 
@@ -284,6 +297,7 @@ class _Inverting(comfy.samplers.Sampler):
             embedding("positive"),
             embedding("negative"),
             guide,
+            space_of(guider.model_patcher),
             self.watch,
         )
         blocks = [
@@ -291,16 +305,29 @@ class _Inverting(comfy.samplers.Sampler):
             for module in network.diffusion_model.modules()
             if isinstance(module, BasicTransformerBlock)
         ]
-        with trainable(network.diffusion_model, blocks, self.low_memory):
+        keeping = nullcontext() if blocks else modified_in_place(network.diffusion_model)
+        with trainable(network.diffusion_model, blocks, self.low_memory), _training(), keeping:
             self.found = self.method(task)
         with torch.no_grad():
             return replay(replace(task, watch=lambda progress: None), self.found)
 
 
+@contextmanager
+def _training() -> Iterator[None]:
+    """Have networks evaluated as the host has it where gradients are wanted, if it knows how."""
+    before = getattr(comfy.model_management, "in_training", False)
+    comfy.model_management.in_training = True
+    try:
+        yield
+    finally:
+        comfy.model_management.in_training = before
+
+
 def _with_tokens(text: Embedding) -> dict[str, Any]:
     """The host's conditioning of an embedding, with its tokens."""
-    tokens = comfy.conds.CONDCrossAttn(text.tokens)
-    return {**text.rest, "model_conds": {**text.rest["model_conds"], "c_crossattn": tokens}}
+    own = text.rest["model_conds"]
+    tokens = type(own["c_crossattn"])(text.tokens)  # of the kind that says what it goes with
+    return {**text.rest, "model_conds": {**own, "c_crossattn": tokens}}
 
 
 def _modifying(options: dict[str, Any]) -> dict[str, Any]:
@@ -315,11 +342,14 @@ def _modifying(options: dict[str, Any]) -> dict[str, Any]:
 
 def _normal(conditioning: Conditioning) -> Conditioning:
     """The same conditioning, made of tensors that can take part in gradients."""
+
+    def cloned(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):  # of reference images
+            return type(value)(cloned(one) for one in value)
+        return value.clone() if isinstance(value, Tensor) else value
+
     return [
-        [
-            cond.clone(),
-            {key: v.clone() if isinstance(v, Tensor) else v for key, v in extra.items()},
-        ]
+        [cond.clone(), {key: cloned(value) for key, value in extra.items()}]
         for cond, extra in conditioning
     ]
 

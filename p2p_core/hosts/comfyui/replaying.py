@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_sampling
 import torch
 from torch import Tensor
 
 from ...inversion.negative_prompt import proximal
 from ...inversion.record import Facts, Inversion, Spacing, probed
+from ...inversion.task import Space
 from .conditioning import Conditioning, EncodedController, source_alone
 
 
-def check_model(model: Any) -> None:
-    """Raises `ValueError` for a model whose noise is not added to the image."""
-    if not isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.EPS):
+def space_of(model: Any) -> Space:
+    """Read off the host how noise lies over this model's images.
+
+    Raises `ValueError` for a model that samples from something other than noise.
+    """
+    sampling = model.get_model_object("model_sampling")
+
+    def noised(image: Tensor, noise: Tensor, sigma: float) -> Tensor:
+        level = torch.tensor(sigma, device=image.device, dtype=image.dtype)
+        return sampling.noise_scaling(level, noise, image)
+
+    def c_in(sigma: float) -> float:
+        return float(sampling.calculate_input(torch.tensor(sigma), torch.ones(1)))
+
+    if not noised(torch.zeros(1), torch.ones(1), 0.5).any():
         raise ValueError(
-            "Expected a model that predicts noise or v (SD1.x, SD2.x, SDXL), got one of another "
-            "kind, such as a flow model, whose trajectories begin elsewhere. Not for this model: "
-            "DDIM, null-text, negative-prompt and direct inversion. Use image-to-image instead."
+            "Expected a model that samples from noise, got one that makes an image of another. "
+            "Give it the image as its own nodes do; there is nothing to invert."
         )
+    return Space(noised, c_in)
 
 
 def probe(model: Any) -> Tensor:
@@ -59,8 +71,6 @@ def check(
     `whole` is the schedule that `sigmas` are a part of, and `seed` that of the noise, if any.
     """
     model = guider.model_patcher
-    if inversion.drawn is None:
-        check_model(model)
     (source, _), *_ = source_alone(encoded)
     negative = conditionings.get("negative")
     inversion.check(
@@ -77,11 +87,6 @@ def check(
             seed=seed,
         )
     )
-
-
-def start(inversion: Inversion, model: Any) -> Tensor:
-    """Give the latent that sampling starts from, as nodes pass latents: the host undoes this."""
-    return model.model.process_latent_out(inversion.found.trajectory[0])
 
 
 def apply(

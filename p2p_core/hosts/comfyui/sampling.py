@@ -26,7 +26,8 @@ from .conditioning import CONTROLLER_KEY, Conditioning, EncodedController, Paylo
 from .controlnets import by_block
 from .families import family_of
 from .known import ADAPTIVE, known
-from .replaying import apply, check, name_of, start
+from .replaying import apply, check, name_of
+from .stepping import asked_beside, begun
 
 
 class EditGuider:
@@ -146,7 +147,6 @@ class EditGuider:
                     "latent (P2P Local Blend Mask takes one), and sample all steps at once."
                 )
             patched, conditionings = apply(self.inversion, patched, self.encoded, conditionings)
-            latent_image = start(self.inversion, model)
             found["negative"] = self.inversion.found
         payload = Payload(
             self.encoded.controller,
@@ -166,10 +166,14 @@ class EditGuider:
         )
         guider.model_patcher = patched
         guider.model_options = guider.model_patcher.model_options
+        if blending:
+            sampler = blended(blending, sampler)
+        if self.inversion is not None and self.inversion.drawn is None:
+            sampler = _along(self.inversion, sampler, rows, levels)
         result = guider.sample(
             rows.of_sources(noise[rows.source_block]),
             latent_image if self.continues else rows.of_sources(latent_image),
-            blended(blending, sampler) if blending else sampler,
+            sampler,
             sigmas,
             None if denoise_mask is None else rows.of_sources(_fitted(denoise_mask, rows.sources)),
             callback,
@@ -327,6 +331,16 @@ def sample(
         {**alone, "samples": result[len(samples) :]},
         edits.masks,
     )
+
+
+def _along(inversion: Inversion, sampler: Any, rows: Rows, sigmas: list[float]) -> Any:
+    """Copy a sampler so that all rows begin where an inversion does, and are asked about there."""
+
+    def residual(sigma: float) -> Tensor | None:
+        found = inversion.found.residual_at(sigma, sigmas)
+        return None if found is None else rows.of_sources(found)
+
+    return asked_beside(begun(sampler, rows.of_sources(inversion.found.trajectory[0])), residual)
 
 
 def _fitted(mask: Tensor, sources: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...blocks import clean
 from ...calls import CallEdits, Look
-from ...inversion.task import Embedding
+from ...inversion.task import FLOW, Embedding, Space
 from ...tokens import Prompt
 from .blocks import Blocks, CrossBlocks, JointBlocks, Prepared, Shape, attached
 from .kinds import KINDS, Kind, channels_of, known
@@ -61,6 +61,10 @@ class FlowModel(Model):
         """All transformers that take turns."""
         second = getattr(self.pipeline, "transformer_2", None)
         return (self.network,) if second is None else (self.network, second)
+
+    @property
+    def space(self) -> Space:
+        return FLOW
 
     @property
     def sides(self) -> tuple[float, ...]:
@@ -176,6 +180,10 @@ class FlowModel(Model):
     def image(self, x: Tensor, sigma: float, prediction: Tensor) -> Tensor:
         """Compute the image that a prediction of x stands for, in the sampler's space."""
         return x - sigma * prediction
+
+    def moved(self, prediction: Tensor, sigma: float, residual: Tensor) -> Tensor:
+        """Give the prediction as it is: it is dx/dσ."""
+        return prediction
 
     @contextmanager
     def attached(self) -> Iterator[FlowCall]:

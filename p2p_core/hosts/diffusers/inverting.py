@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import reduce
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor
 
+from ...inversion.explaining import explained
 from ...inversion.gradients import trainable
 from ...inversion.methods import Options
 from ...inversion.record import Inversion, Spacing, psnr, summary
-from ...inversion.task import Embedding, Progress, Task, classifier_free, replay
-from .flow import FlowModel
+from ...inversion.task import Embedding, Progress, Task, replay
 from .pipeline import Model
 from .replaying import probe
-from .sampling import Settings, repeated_rows
+from .sampling import Settings, joined_texts, repeated_rows
+from .scheduling import course_of
 
 
 def invert(
@@ -29,19 +32,18 @@ def invert(
     negative: str = "",
     watch: Callable[[Progress], None] = lambda progress: None,
     low_memory: bool = True,
+    explain: bool = False,
 ) -> Inversion:
     """Invert images, float[images channels height width], for `sampling.sample`.
 
-    Of `settings`, steps, cfg, denoise and scheduler count, and the seed for methods that add noise.
-    `watch` is told of every evaluation and stops the inversion by raising. Raises `ValueError` as
-    the method does.
+    Of `settings`, steps, cfg, denoise, scheduler and guidance count, and the seed for methods that
+    add noise. `watch` is told of every evaluation and stops the inversion by raising. With
+    `explain` the prompt is measured, too, by a few evaluations more. Raises `ValueError` as the
+    method does, and for one that needs a negative prompt at a cfg of 1, where there is none.
     """
     options, settings = options or Options(), settings or Settings()
-    if isinstance(model, FlowModel):
-        raise ValueError(
-            f"Expected a diffusion model to invert images with, got {model.kind.name}, which "
-            "matches flows. Edit images that it samples, or load one of SD1.x, SD2.x or SDXL."
-        )
+    options.check_guidance(settings.cfg)
+    model.check_latent(latent)
     model.read(prompt)
     if not settings.named:
         raise ValueError(
@@ -53,19 +55,24 @@ def invert(
             f"{settings.sampler}. Choose euler, or invert by the method direct, which any sampler "
             "can follow."
         )
-    unet = model.pipeline.unet
     source, uncond = (
         repeated_rows(model.encode([text]), len(latent)) for text in (prompt, negative)
     )
-    levels = model.sigmas(settings.steps, settings.denoise, settings.scheduler)
+    levels = course_of(model, settings, latent.shape).levels
 
     def denoise(x: Tensor, sigma: float, *texts: Embedding | None) -> Sequence[Tensor]:
         given = [text for text in texts if text]
-        tokens = torch.cat([text.tokens for text in given])
-        rest = None if given[0].rest is None else torch.cat([text.rest for text in given])
-        several = x.repeat(len(given), 1, 1, 1)
-        prediction = model.predict(several, sigma, Embedding(tokens, rest))
+        together = reduce(joined_texts, given)
+        several = torch.cat([x] * len(given))
+        prediction = model.predict(several, sigma, together, settings.guidance)
         return model.image(several, sigma, prediction).chunk(len(given))
+
+    def guide(x: Tensor, sigma: float, source: Tensor, uncond: Tensor, null: Embedding) -> Tensor:
+        """Guide as the model's own pipeline does, which has dx/dσ for it."""
+        if settings.cfg == 1:
+            return source
+        slopes = ((x - image) / sigma for image in (uncond, source))
+        return x - sigma * model.guided(*slopes, settings.cfg)
 
     def draw(latents: Tensor, n: int) -> Tensor:
         generator = torch.Generator().manual_seed((settings.seed + n) % 2**64)
@@ -73,18 +80,22 @@ def invert(
 
     task = Task(
         denoise,
-        latent.to(model.device).float() * model.scale,
+        model.inward(latent.to(model.device).float()),
         tuple(levels),
         replace(source, tokens=source.tokens.float()),
         replace(uncond, tokens=uncond.tokens.float()),
-        classifier_free(settings.cfg),
+        guide,
+        model.space,
         watch,
     )
-    blocks = [m for m in unet.modules() if isinstance(m, BasicTransformerBlock)]
-    with trainable(unet, blocks, low_memory):
+    with ExitStack() as stack:
+        for network in model.networks:
+            blocks = [m for m in network.modules() if isinstance(m, BasicTransformerBlock)]
+            stack.enter_context(trainable(network, blocks, low_memory))
         found = options(task, draw)
+    parts = explained(task, draw) if explain else ()
     with torch.no_grad():
-        result = replay(replace(task, watch=lambda progress: None), found) / model.scale
+        result = model.outward(replay(replace(task, watch=lambda progress: None), found))
     pictures = [torch.from_numpy(model.to_pictures(one) / 255) for one in (latent, result)]
     return Inversion(
         method=options.method,
@@ -100,4 +111,5 @@ def invert(
         probe=probe(model),
         proximal=options.proximal,
         spacing=Spacing(settings.steps, settings.scheduler, settings.denoise),
+        explained=parts,
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...calls import CallEdits, Look
 from ...edits import AUTOMATIC
-from ...inversion.task import Embedding, c_in
+from ...inversion.task import DIFFUSION, Embedding, Space, c_in
 from ...notation import check_text
 from ...tokens import Prompt
 from ...unet import joined
@@ -286,10 +286,20 @@ class Model:
         """Find the timestep whose level is nearest: the model knows whole ones only."""
         return int((self.levels.log() - log(sigma)).abs().argmin())
 
-    def predict(self, x: Tensor, sigma: float, text: Embedding) -> Tensor:
+    @property
+    def networks(self) -> tuple[Any, ...]:
+        """All networks that take turns."""
+        return (self.network,)
+
+    @property
+    def space(self) -> Space:
+        """How noise lies over images in the sampler's space."""
+        return DIFFUSION
+
+    def predict(self, x: Tensor, sigma: float, text: Embedding, told: float = 0.0) -> Tensor:
         """Predict noise or v of x = image + σ · noise, one row per row of `text`.
 
-        x is on the network's device.
+        x is on the network's device; what a distilled model is `told` is not for a UNet.
         """
         dtype = self.dtype  # looked up once: diffusers asks every module for it
         extra: dict[str, Any] = {}
@@ -324,6 +334,12 @@ class Model:
         if self.prediction == "epsilon":
             return x - sigma * prediction
         return x * c_in(sigma) ** 2 - prediction * sigma * c_in(sigma)
+
+    def moved(self, prediction: Tensor, sigma: float, residual: Tensor) -> Tensor:
+        """Turn a prediction of x + residual into x's of the same dx/dσ, for a scheduler's step."""
+        if self.prediction == "epsilon":
+            return prediction
+        return prediction + residual * sigma * c_in(sigma)
 
 
 @dataclass(frozen=True)

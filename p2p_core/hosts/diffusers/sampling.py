@@ -124,7 +124,7 @@ class _Run:
         restored = self.inversion.restored if self.inversion else None
         blending = Blending(self.controller, rows, model.sides, size, levels, restored)
         looking = (*blending.maps.values(), *maps)
-        path = blending.path
+        path, found = blending.path, None if self.inversion is None else self.inversion.found
         known = path is not None and not path.found.shared and bool(rows.edits)
         start, noise = self._start(latent, noise)
         x = rows.of_sources(start)
@@ -136,7 +136,11 @@ class _Run:
         widths = {x.shape[-1]} if x.ndim > 4 else set[int]()
         for n, sigma in enumerate(tqdm(levels[:-1], disable=quiet)):
             blending.apply(x, sigma, noised)
-            prediction = self._predict(call, x, sigma, looking, known)
+            residual = None if found is None else found.residual_at(sigma, levels)
+            beside = x if residual is None else x + rows.of_sources(residual.to(x))
+            prediction = self._predict(call, beside, sigma, looking, known)
+            if residual is not None:
+                prediction = model.moved(prediction, sigma, beside - x)
             with SharedNoise(rows.total, rows.sources, widths):
                 x = self.course.step(n, prediction, x, generator=generator)
         blending.apply(x, levels[-1], noised, done=True)

@@ -18,7 +18,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from ...inversion.task import c_in
+from ...inversion.task import DIFFUSION, FLOW, c_in
 from .flow import FlowModel
 from .pipeline import Model
 from .settings import SAMPLERS, Settings
@@ -98,7 +98,7 @@ class Diffusing:
 
     def noised(self, image: Tensor, noise: Tensor, sigma: float) -> Tensor:
         """Lay noise over an image, see `Course`."""
-        return image + sigma * noise
+        return DIFFUSION.noised(image, noise, sigma)
 
     def step(self, n: int, prediction: Tensor, x: Tensor, **extra: Any) -> Tensor:
         """Take a step, see `Course`."""
@@ -152,7 +152,7 @@ class Flowing:
 
     def noised(self, image: Tensor, noise: Tensor, sigma: float) -> Tensor:
         """Lay noise over an image, see `Course`."""
-        return (1 - sigma) * image + sigma * noise
+        return FLOW.noised(image, noise, sigma)
 
     def step(self, n: int, prediction: Tensor, x: Tensor, **extra: Any) -> Tensor:
         """Take a step, see `Course`."""
