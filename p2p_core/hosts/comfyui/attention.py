@@ -263,7 +263,8 @@ def _start_run(
     sources = {
         c.rows.sources for c in payloads.values() if c.controller is not None and c.rows is not None
     }
-    shared = SharedNoise(len(noise), sources.pop(), _widths(conds)) if len(sources) == 1 else None
+    widths = _widths(conds) | ({noise.shape[-1]} if noise.ndim > 4 else set())  # of videos
+    shared = SharedNoise(len(noise), sources.pop(), widths) if len(sources) == 1 else None
     run = options[RUN_KEY] = RunState(sigmas.tolist(), payloads, noise.shape[-2:], shared)
     try:
         with shared or nullcontext():
