@@ -44,6 +44,8 @@ from p2p_core.hosts.diffusers.kinds import known
 from p2p_core.hosts.diffusers.opening import model_of, open_model
 from p2p_core.hosts.diffusers.sampling import Settings, sample
 from p2p_core.hosts.diffusers.viewing import sample_and_look
+from p2p_core.inversion.methods import METHODS, Options
+from p2p_core.inversion.null_text import Schedule as NullTexts
 from p2p_core.local_blend import LocalBlend
 from p2p_core.schedules import Schedule, Window
 
@@ -345,5 +347,37 @@ def test_what_cannot_be_done_is_refused(case, model, latent):
         run(model, latent[..., :3], (swap(),))
     with pytest.raises(ValueError, match="sampler euler"):
         run(model, latent, (swap(),), settings=Settings(2, sampler="dpmpp_2m"))
-    with pytest.raises(ValueError, match="diffusion model"):
-        invert(model, latent, PROMPT)
+    with pytest.raises(ValueError, match="a cfg other than 1 for the method null-text"):
+        invert(model, latent, PROMPT, Options("null-text"), Settings(2, 1.0))
+
+
+RESTORED = ("direct", "direct-shared", "edit-friendly", "noise", "residual")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_image_is_inverted(method, model, latent):
+    """Its row beside an edit is the reconstruction; where it is put back, it is the image."""
+    image = torch.randn(latent.shape, generator=torch.Generator().manual_seed(3))
+    settings = Settings(3, 2.0)
+    options = Options(method, NullTexts(inner_steps=2))
+    inversion = invert(model, image, PROMPT, options, settings, explain=True)
+    result = run(model, image, (swap(),), settings=settings, inversion=inversion)
+    assert relative(result.source, inversion.reconstruction) <= ACROSS_BATCHES
+    assert relative(result.edited, result.source) > 1e-4
+    assert -1 <= inversion.explained[0] <= 1
+    if method in RESTORED:
+        assert relative(result.source, image) <= ACROSS_BATCHES
+    if method in ("direct-shared", "edit-friendly", "residual"):
+        never = Schedule(Window(0, 0))
+        joint, _ = edits("automatic")
+        same = WordSwap(
+            "circle",
+            "circle",
+            schedule=never,
+            self_injection=SelfInjection(Window(0, 0)),
+            joint=joint,
+        )
+        kept = run(model, image, (same,), settings=settings, inversion=inversion)
+        assert relative(kept.edited, image) <= ACROSS_BATCHES
+    with pytest.raises(ValueError, match="3 steps, as the inversion was made with, got 4 steps"):
+        run(model, image, (swap(),), settings=Settings(4, 2.0), inversion=inversion)

@@ -71,8 +71,8 @@ def invert(
         """Guide as the model's own pipeline does, which has dx/dσ for it."""
         if settings.cfg == 1:
             return source
-        slopes = ((x - image) / sigma for image in (uncond, source))
-        return x - sigma * model.guided(*slopes, settings.cfg)
+        away, towards = ((x - image) / sigma for image in (uncond, source))
+        return x - sigma * model.guided(away, towards, settings.cfg)
 
     def draw(latents: Tensor, n: int) -> Tensor:
         generator = torch.Generator().manual_seed((settings.seed + n) % 2**64)
