@@ -204,6 +204,13 @@ class P2PKSampler(io.ComfyNode):
                 denoise_input(),
                 positive_input(),
                 inversion_input(),
+                io.Latent.Input(
+                    "edited",
+                    optional=True,
+                    tooltip="The edited latents of the P2P KSampler before this one, enlarged as "
+                    "its source is, for a second pass with denoise below 1. Leave unconnected "
+                    "otherwise: the edits start where the source does.",
+                ),
             ],
             outputs=outputs(),
             hidden=[io.Hidden.unique_id],
