@@ -6,15 +6,18 @@ from types import SimpleNamespace
 
 import comfy.sd
 import comfy.text_encoders.flux as flux
+import comfy.text_encoders.omnigen2 as omnigen2
 import comfy.text_encoders.pixart_t5 as pixart_t5
 import comfy.text_encoders.qwen_image as qwen_image
 import comfy.text_encoders.sd3_clip as sd3_clip
 import pytest
 import torch
-from text_tokenizers import tekken
+from text_tokenizers import reader, tekken
 
+from p2p_core.controller import plan
 from p2p_core.edits import Refine, WordSwap
-from p2p_core.hosts.comfyui.conditioning import build_controller, source_alone
+from p2p_core.hosts.comfyui.conditioning import build_controller, source_alone, stacked
+from p2p_core.hosts.comfyui.texts import GLYPHS_KEY
 
 PROMPT = "a fluffy cat sits on the wet grass, in the snow"
 CLIP = {"num_hidden_layers": 3, "hidden_size": 64, "intermediate_size": 64}
@@ -28,6 +31,8 @@ OPTIONS = {
     "t5xxl_model_config": T5,
     "clip_t5xxl_model_config": T5,
     "qwen25_7b_model_config": LLM,
+    "qwen25_3b_model_config": LLM,
+    "qwen3_2b_model_config": LLM,
     "qwen3_4b_model_config": LLM,
     "mistral3_24b_model_config": {**LLM, "num_hidden_layers": 31, "vocab_size": 2048},
 }
@@ -41,28 +46,53 @@ def z_image():
     return z_image.ZImageTokenizer, z_image.te()
 
 
-def qwen():
-    """Qwen-Image's tokenizer and its way to cut the template off, without its large eyes."""
+def without_eyes(tokenizer, encoder):
+    """An encoder of the host's that cuts templates off, on a language model that sees nothing."""
+    import comfy.sd1_clip
     import comfy.text_encoders.z_image as z_image
 
-    class Encoder(qwen_image.QwenImageTEModel):
+    class Encoder(encoder):
         def __init__(self, device="cpu", dtype=None, model_options=None):
-            super(qwen_image.QwenImageTEModel, self).__init__(
+            comfy.sd1_clip.SD1ClipModel.__init__(
+                self,
                 device=device,
                 dtype=dtype,
                 name="qwen25_7b",
                 clip_model=z_image.Qwen3_4BModel,
                 model_options=model_options,
             )
+            self.byt5_small = None
 
-    return qwen_image.QwenImageTokenizer, Encoder
+    return tokenizer, Encoder
+
+
+def hunyuan_image():
+    import comfy.text_encoders.hunyuan_image as hunyuan_image
+
+    return without_eyes(hunyuan_image.HunyuanImageTokenizer, hunyuan_image.HunyuanImageTEModel)
+
+
+def longcat():
+    import comfy.text_encoders.longcat_image as longcat_image
+
+    return without_eyes(longcat_image.LongCatImageTokenizer, longcat_image.LongCatImageTEModel)
+
+
+def ovis():
+    import comfy.text_encoders.ovis as ovis
+
+    return ovis.OvisTokenizer, ovis.te()
 
 
 ENCODERS = {
     "flux": lambda: (flux.FluxTokenizer, flux.flux_clip(dtype_t5=torch.float32)),
     "sd3": lambda: (sd3_clip.SD3Tokenizer, sd3_clip.sd3_clip(dtype_t5=torch.float32)),
     "chroma": lambda: (pixart_t5.PixArtTokenizer, pixart_t5.pixart_te()),
-    "qwen-image": qwen,
+    "qwen-image": lambda: without_eyes(qwen_image.QwenImageTokenizer, qwen_image.QwenImageTEModel),
+    "omnigen2": lambda: (omnigen2.Omnigen2Tokenizer, omnigen2.te()),
+    "hunyuan-image": hunyuan_image,
+    "longcat": longcat,
+    "ovis": ovis,
     "z-image": z_image,
     "klein": lambda: (flux.KleinTokenizer, flux.klein_te()),
     "flux2": lambda: (flux.Flux2Tokenizer, flux.flux2_te()),
@@ -103,7 +133,7 @@ def said(clip, word):
     for name in names:
         try:
             spelled.append(getattr(own, name).tokenizer.decode(list(word.ids)).strip())
-        except (TypeError, IndexError, OverflowError):
+        except (TypeError, IndexError, OverflowError, ValueError):
             continue
     return spelled
 
@@ -122,7 +152,8 @@ def test_words_are_found_and_rows_are_the_encoders_own(clip):
         text = slice(before, before + len(alone))
         assert torch.equal(row[text], alone)
         assert not row[: text.start].any()
-        assert not row[text.stop :].any()
+        behind = row[text.stop :]
+        assert torch.allclose(behind, alone.mean(0).expand_as(behind))
         assert text.stop == prompt.length
         for word in prompt.words:
             assert word.tokens
@@ -142,3 +173,28 @@ def test_the_mapper_takes_words_to_their_counterparts(clip):
         whole = branch.mapper[rows][:, columns]
         assert whole.sum() == pytest.approx(len(rows))
         assert branch.mapper[rows].sum() == pytest.approx(len(rows))
+
+
+@pytest.mark.parametrize("clip", ["hunyuan-image"], indirect=True)
+@torch.inference_mode()
+def test_quoted_text_is_among_the_words(clip):
+    """Beside that, another encoder reads it, whose tokens stand elsewhere."""
+    encoded = build_controller(clip, 'a sign "open" on the door', [(WordSwap("door", "gate"),)])
+    edited = encoded.controller.branches[0].edited
+    assert edited.text == 'a sign "open" on the gate'
+    assert all(any(word.text in one for one in said(clip, word)) for word in edited.words)
+    assert encoded.conditioning[0][0].shape[1] == encoded.controller.length
+
+
+def test_quoted_text_of_other_lengths_is_refused():
+    controller = plan("a sign", [(WordSwap("sign", "door"),)], reader())
+    texts = [torch.zeros(1, controller.length, 8)] * 2
+
+    def entries(*lengths):
+        glyphs = [{} if n is None else {GLYPHS_KEY: torch.zeros(1, n, 4)} for n in lengths]
+        return [list(entry) for entry in zip(texts, glyphs, strict=True)]
+
+    assert stacked(entries(3, 3), controller)[1][GLYPHS_KEY].shape == (2, 3, 4)
+    for lengths in ((3, 4), (None, 3), (3, None)):
+        with pytest.raises(ValueError, match="equally long text in quotation marks"):
+            stacked(entries(*lengths), controller)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import comfy.ldm.hunyuan_video.model as hunyuan_video
+from dataclasses import replace
+
+import comfy.ldm.cosmos.model as cosmos
+import comfy.ldm.hunyuan_video.model as hunyuan
 import comfy.ldm.hydit.models as hydit
-import comfy.ldm.omnigen.omnigen2 as omnigen2
 import comfy.ldm.pixart.pixartms as pixart
 import comfy.ops
 import pytest
 import torch
 from transformers_of_the_host import FAMILIES, built, known
-from transformers_of_the_host import hunyuan_video as options
 
 from p2p_core.hosts.comfyui.attention import attach
 from p2p_core.hosts.comfyui.families.refusing import known as known_families
+from p2p_core.hosts.comfyui.families.transformer import Transformer
 
-HUNYUAN = {"vec_in_dim": 8, "context_in_dim": 16, "hidden_size": 32, "mlp_ratio": 2.0}
-HUNYUAN |= {"num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6]}
-OMNIGEN2 = {"hidden_size": 32, "num_layers": 1, "num_refiner_layers": 1, "num_kv_heads": 1}
-OMNIGEN2 |= {"num_attention_heads": 2, "axes_dim_rope": (4, 6, 6), "text_feat_dim": 16}
-
-
-def hunyuan(operations):
-    return hunyuan_video.HunyuanVideo(operations=operations, **options(**HUNYUAN))
+COSMOS = {"max_img_h": 16, "max_img_w": 16, "max_frames": 8, "in_channels": 16, "out_channels": 16}
+COSMOS |= {"patch_spatial": 2, "patch_temporal": 1, "model_channels": 32, "num_blocks": 1}
+COSMOS |= {"num_heads": 2, "crossattn_emb_channels": 16, "pos_emb_cls": "rope3d"}
 
 
 def ernie(operations):
@@ -35,8 +32,7 @@ def ernie(operations):
 REFUSED = {
     "PixArt": lambda o: pixart.PixArtMS(hidden_size=48, depth=1, num_heads=2, operations=o),
     "HunyuanDiT": lambda o: hydit.HunYuanDiT(hidden_size=32, depth=2, num_heads=2, operations=o),
-    "HunyuanVideo or HunyuanImage": hunyuan,
-    "OmniGen2": lambda o: omnigen2.OmniGen2Transformer2DModel(operations=o, **OMNIGEN2),
+    "Cosmos 1": lambda o: cosmos.GeneralDIT(operations=o, **COSMOS),
     "ERNIE-Image": ernie,
 }
 BEYOND = ("PixArt", "HunyuanDiT", "ERNIE-Image")
@@ -53,6 +49,26 @@ def test_a_model_that_cannot_be_edited_is_named(name):
     assert f"got {name} ({kind}). " in said
     assert (f"which ComfyUI keeps out of reach in {name}" in said) == (name in BEYOND)
     assert all(family in said for family in known_families())
+
+
+def test_reference_images_are_refused_where_they_look_like_the_image():
+    """OmniGen2 refines them in calls of their own, as long as a block's may be."""
+    family = Transformer.of(built(known(FAMILIES["omnigen2"])))
+    assert family is not None
+    given = {"ref_latents": [torch.zeros(1, 16, 4, 4)]}
+    with pytest.raises(ValueError, match=r"Expected no reference images for OmniGen2, .* Take "):
+        family.conditions(None, given)
+    assert family.conditions(None, {}) == {}
+
+
+def test_hunyuan_is_refused_where_the_image_stands_before_the_text():
+    fields = hunyuan.HunyuanVideoParams.__dataclass_fields__
+    if "use_cond_type_embedding" in fields:
+        pytest.skip("this ComfyUI has the text first")
+    family, names = FAMILIES["hunyuan-video"], {"image_model", *fields}
+    options = {name: value for name, value in family.options.items() if name in names}
+    with pytest.raises(ValueError, match="Expected a newer ComfyUI for HunyuanVideo or Hunyuan"):
+        attach(built(replace(family, options=options)))
 
 
 @torch.inference_mode()

@@ -163,9 +163,9 @@ MISTAKES = {
         r"\[1, 16, 2, 8, 8\]\. .* use an empty latent for this kind of model",
     ),
     "a model that cannot be edited": (
-        {"UNETLoader": {"unet_name": "hunyuan.safetensors"}},
+        {"UNETLoader": {"unet_name": "pixart.safetensors"}},
         r"P2P_KSampler.*: Expected a model of a family that is known \(.*Flux.*\), got "
-        r"HunyuanVideo or HunyuanImage \(HunyuanVideo\)",
+        r"PixArt \(PixArtMS\)",
     ),
 }
 """What is done to the workflow for Flux, and how the host tells of it."""
@@ -177,7 +177,7 @@ def test_a_mistake_on_a_model_of_today_is_told_in_a_sentence(
 ) -> None:
     """On the node that it is of: what was expected, what came, and what to do."""
     models(small_files.flux())
-    models(small_files.hunyuan())
+    models(small_files.pixart())
     changes, said = MISTAKES[mistake]
     prompt = prompt_of("10_word_swap_flux", loading, SAMPLED)
     video = {**SMALL, "length": 5, "batch_size": 1}

@@ -19,7 +19,7 @@ import sentencepiece
 import torch
 from narrow import ADAPTER, NOTE, PIECES, TEXT_ENCODERS, VAE, VAE22, note
 from safetensors.torch import save_file
-from transformers_of_the_host import FAMILIES, hunyuan_video, known
+from transformers_of_the_host import FAMILIES, known
 
 META = torch.device("meta")
 WIDTH = 64
@@ -187,11 +187,11 @@ def flux() -> Iterator[tuple[str, Weights]]:
     yield "vae/ae.safetensors", autoencoder(16)
 
 
-def hunyuan() -> Iterator[tuple[str, Weights]]:
+def pixart() -> Iterator[tuple[str, Weights]]:
     """A family of the host that cannot be edited."""
-    widths = {"vec_in_dim": WIDTH, "context_in_dim": 4096, "axes_dim": [16, 56, 56]}
-    options = {**hunyuan_video(**FLUX, **widths), "image_model": "hunyuan_video"}
-    yield "diffusion_models/hunyuan.safetensors", network("HunyuanVideo", options, options)
+    widths = {"hidden_size": 48, "num_heads": 2}
+    options = {"image_model": "pixart_sigma", "micro_condition": False, "depth": 1, **widths}
+    yield "diffusion_models/pixart.safetensors", network("PixArtSigma", options, widths)
 
 
 def klein() -> Iterator[tuple[str, Weights]]:

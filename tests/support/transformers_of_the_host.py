@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.ldm.chroma.model as chroma
+import comfy.ldm.flux.layers as layers
 import comfy.ldm.flux.model as flux
-import comfy.ldm.hunyuan_video.model as hunyuan
 import comfy.ldm.lumina.model as lumina
 import comfy.model_patcher
 import comfy.ops
@@ -44,6 +44,10 @@ class Family:
     image_first: bool = False
     llama: bool = False
     """Whether its text is two encoders', the second's layers twice in each block."""
+    glyphs: int = 0
+    """Tokens of quoted text, which stand behind its own where they do not stand before."""
+    counted: bool = False
+    """Whether its network counts a text's tokens by its encoder's mask, which has one row."""
     masked: bool = False
     """Whether its encoder says which tokens are padding, for the network to hide."""
 
@@ -64,6 +68,27 @@ FLUX = {
     "qkv_bias": True,
     "guidance_embed": False,
     "txt_ids_dims": [],
+}
+HUNYUAN = {
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": None,
+    "context_in_dim": WIDTH,
+    "hidden_size": 32,
+    "mlp_ratio": 2.0,
+    "num_heads": 2,
+    "depth": 2,
+    "depth_single_blocks": 2,
+    "axes_dim": [4, 6, 6],
+    "theta": 256,
+    "patch_size": [1, 2, 2],
+    "qkv_bias": True,
+    "guidance_embed": False,
+    "byt5": False,
+    "meanflow": False,
+    "use_cond_type_embedding": False,
+    "vision_in_dim": None,
+    "meanflow_sum": False,
 }
 WAN = {
     "image_model": "wan2.1",
@@ -255,6 +280,74 @@ FAMILIES = {
             "txtkvheads": 2,
         },
     ),
+    "omnigen2": Family(
+        "Omnigen2",
+        {
+            "image_model": "omnigen2",
+            "hidden_size": 32,
+            "num_layers": 2,
+            "num_refiner_layers": 1,
+            "num_attention_heads": 2,
+            "num_kv_heads": 1,
+            "multiple_of": 16,
+            "axes_dim_rope": (4, 6, 6),
+            "text_feat_dim": WIDTH,
+        },
+        counted=True,
+    ),
+    "hunyuan-video": Family(
+        "HunyuanVideo",
+        {"image_model": "hunyuan_video", **HUNYUAN, "vec_in_dim": 8},
+        pooled=8,
+        frames=2,
+        size=(8, 6),
+    ),
+    "hunyuan-video-1.5": Family(
+        "HunyuanVideo15",
+        {
+            "image_model": "hunyuan_video",
+            **HUNYUAN,
+            "in_channels": 65,
+            "out_channels": 32,
+            "byt5": True,
+            "use_cond_type_embedding": True,
+            "vision_in_dim": 8,
+        },
+        glyphs=4,
+        before=4,
+        frames=2,
+        size=(8, 6),
+    ),
+    "hunyuan-image": Family(
+        "HunyuanImage21",
+        {
+            "image_model": "hunyuan_video",
+            **HUNYUAN,
+            "in_channels": 64,
+            "out_channels": 64,
+            "patch_size": [1, 1],
+            "axes_dim": [8, 8],
+            "byt5": True,
+        },
+        glyphs=4,
+        patch=1,
+        size=(4, 6),
+    ),
+    "longcat": Family(
+        "LongCatImage",
+        {"image_model": "flux", **FLUX, "vec_in_dim": None, "txt_ids_dims": [1, 2]},
+    ),
+    "ovis": Family(
+        "FluxSchnell",
+        {
+            "image_model": "flux",
+            **FLUX,
+            "vec_in_dim": None,
+            "txt_norm": True,
+            "yak_mlp": True,
+            "txt_ids_dims": [1, 2],
+        },
+    ),
     "wan": Family("WAN21_T2V", WAN, joint=False),
     "wan-video": Family("WAN21_T2V", WAN, joint=False, frames=3, size=(8, 6)),
     "cosmos-predict2": Family(
@@ -319,7 +412,8 @@ def places(family, tokens, pixels):
     """Where text and image begin in the sequence of a block's joint attention."""
     if family.image_first:
         return pixels, 0
-    return family.before, family.before + -(-tokens // family.multiple) * family.multiple
+    begin = family.before + -(-tokens // family.multiple) * family.multiple
+    return family.before, begin + (0 if family.before else family.glyphs)
 
 
 def small_adapter(large: Any) -> Any:
@@ -341,6 +435,9 @@ def known(family: Family) -> Family:
     batches = "pad_tokens_multiple" in inspect.signature(lumina.NextDiT).parameters
     if family.config == "Lumina2" and not batches:
         pytest.skip("this ComfyUI cannot batch prompts of Lumina2, nor run Z-Image")
+    flipped = "flipped_img_txt" in inspect.signature(layers.DoubleStreamBlock).parameters
+    if family.options.get("image_model") == "hunyuan_video" and flipped:
+        pytest.skip("this ComfyUI has the image before the text in HunyuanVideo")
     params = {"flux": flux.FluxParams, "flux2": flux.FluxParams, "chroma": chroma.ChromaParams}.get(
         family.options.get("image_model", "")
     )
@@ -348,26 +445,6 @@ def known(family: Family) -> Family:
         return family
     names = {"image_model", *inspect.signature(params).parameters}
     return replace(family, options={k: v for k, v in family.options.items() if k in names})
-
-
-def hunyuan_video(**widths) -> dict[str, Any]:
-    """Options of HunyuanVideo, a family that cannot be edited: those that this host knows."""
-    options = {
-        "in_channels": 16,
-        "out_channels": 16,
-        "theta": 256,
-        "patch_size": [1, 2, 2],
-        "qkv_bias": True,
-        "guidance_embed": False,
-        "byt5": False,
-        "meanflow": False,
-        "use_cond_type_embedding": False,
-        "vision_in_dim": None,
-        "meanflow_sum": False,
-        **widths,
-    }
-    names = hunyuan.HunyuanVideoParams.__dataclass_fields__
-    return {name: value for name, value in options.items() if name in names}
 
 
 def random(*shape, seed):
@@ -382,6 +459,10 @@ def entries(family, rows, tokens, seed):
         second = tokens // 3
         extra["conditioning_llama3"] = random(rows, 2, second, family.context, seed=seed + 3)
         tokens -= 2 * second
+    if family.glyphs:
+        extra["conditioning_byt5small"] = random(rows, family.glyphs, 1472, seed=seed + 4)
+    if family.counted:
+        extra["attention_mask"] = torch.ones(1, tokens).long()
     if family.masked:
         hidden = [1 + row % 2 for row in range(rows)]
         extra["attention_mask"] = torch.stack(

@@ -19,6 +19,7 @@ from .guarding import guarded, unguarded
 from .known import Known
 from .prompts import Columns, read
 from .texts import (
+    GLYPHS_KEY,
     MASK_KEY,
     PROMPT_KEYS,
     filled_in_front,
@@ -140,7 +141,12 @@ def stacked(entries: Sequence[list[Any]], controller: Controller) -> list[Any]:
     if controller.repeats:  # as the host does
         cond = torch.cat([one.repeat(1, length // one.shape[1], 1) for one in conds])
     else:
-        cond = torch.cat([F.pad(one, (0, 0, 0, length - one.shape[1])) for one in conds])
+        cond = torch.cat([_padded(one, length) for one in conds])
+    if len({_shape(entry[1].get(GLYPHS_KEY)) for entry in entries}) > 1:
+        raise ValueError(
+            "Expected prompts with equally long text in quotation marks, which an encoder of its "
+            "own reads letter by letter, got others. Write the same in them, or none."
+        )
     extra = dict(entries[0][1])
     if any(isinstance(entry[1].get(MASK_KEY), Tensor) for entry in entries):
         extra[MASK_KEY] = _masks(entries, controller)
@@ -152,6 +158,18 @@ def stacked(entries: Sequence[list[Any]], controller: Controller) -> list[Any]:
         ):
             extra[key] = torch.cat([entry[1][key] for entry in entries])
     return [cond, extra]
+
+
+def _padded(text: Tensor, length: int) -> Tensor:
+    """Pad a text, float[1 tokens channels], with its mean: a network may take that of all tokens.
+
+    Its attention never looks there.
+    """
+    return torch.cat([text, text.mean(1, keepdim=True).expand(-1, length - text.shape[1], -1)], 1)
+
+
+def _shape(value: Any) -> Any:
+    return value.shape if isinstance(value, Tensor) else None
 
 
 def _masks(entries: Sequence[list[Any]], controller: Controller) -> Tensor:

@@ -13,6 +13,9 @@ from torch import Tensor
 from ...tokens import Prompt, Segment, check_size, read_prompt
 from .texts import FILLED, FILLED_IN_FRONT, IDS_KEY, LLAMA_KEY
 
+BESIDE = {"byt5": ("byt5",), "llama": ("l",)}
+"""The host's tokenizers whose tokens stand beside a text, not in it, by its last tokenizer."""
+
 _ESCAPED = (escape_important("\\("), escape_important("\\)"))
 """What the host makes of brackets that are meant as such: as many characters as are written."""
 
@@ -28,6 +31,8 @@ class Columns:
     """Names of the host's tokenizers."""
     cut: int = 0
     """Tokens at the beginning that the conditioning lacks."""
+    behind: int = 0
+    """Tokens at the end that it lacks."""
     least: int = 0
     """Tokens that shorter texts are filled up to by the network."""
     front: int = 0
@@ -47,11 +52,13 @@ class Columns:
             if _encodes(clip.cond_stage_model, key)
         }
         names = list(lengths)
+        names = [name for name in names if name not in BESIDE.get(names[-1], ())]
         for keys in (*((name,) for name in names), (names[0], *names[1:][-1:])):
             if sum(lengths[key] for key in keys) == length:
                 return cls(keys, front=FILLED_IN_FRONT.get(keys[0], 0))
         if len(names) == 1 and lengths[names[0]] > length and not _chunked(clip, names[0]):
-            return cls((names[0],), lengths[names[0]] - length)
+            behind = _cut_behind(clip, names[0])
+            return cls((names[0],), lengths[names[0]] - length - behind, behind=behind)
         return None
 
 
@@ -76,7 +83,8 @@ def read(clip: Any, text: str, columns: Columns | None = None) -> Prompt:
         return prompt.behind(max(0, columns.front - prompt.length))
     if not columns.cut:
         return replace(prompt, length=max(prompt.length, columns.least))
-    return replace(prompt.shifted(-columns.cut), length=prompt.length - columns.cut)
+    length = prompt.length - columns.cut - columns.behind
+    return replace(prompt.shifted(-columns.cut), length=length)
 
 
 def _read(clip: Any, text: str, key: str) -> Prompt:
@@ -97,6 +105,14 @@ def _read(clip: Any, text: str, key: str) -> Prompt:
 def _encodes(stage: Any, key: str) -> bool:
     """Whether a text encoder of the host has the model that a tokenizer is for."""
     return getattr(stage, f"clip_{key}", getattr(stage, key, stage)) is not None
+
+
+def _cut_behind(clip: Any, key: str) -> int:
+    """Count the tokens of a template's end, where an encoder cuts it off: LongCat's."""
+    tokenizer = clip.tokenizer
+    end = getattr(tokenizer, "SUFFIX", None)
+    own = getattr(tokenizer, key, None)
+    return 0 if end is None or own is None else len(own.tokenizer(end)["input_ids"])
 
 
 def _chunked(clip: Any, key: str) -> bool:
@@ -177,7 +193,13 @@ def _tokens(clip: Any, text: str, key: str, around: Sequence[Any]) -> tuple[dict
 def _flat(clip: Any, text: str, key: str) -> list[tuple[Any, int]]:
     """Tokens of a text, all chunks one after the other, and which word each is of; 0: of none."""
     chunks = clip.tokenize(text, return_word_ids=True)[key]
-    return [(_token_key(token), word) for chunk in chunks for token, _, word in chunk]
+    return [(_token_key(token), word) for chunk in chunks for token, word in map(_entry, chunk)]
+
+
+def _entry(entry: Sequence[Any]) -> tuple[Any, int]:
+    """A token and its word; a tokenizer that numbers no words leaves all of one but its padding."""
+    token, _, *word = entry
+    return token, word[0] if word else 1
 
 
 def _shared(a: Sequence[Any], b: Sequence[Any]) -> int:

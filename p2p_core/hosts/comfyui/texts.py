@@ -26,7 +26,10 @@ MASK_KEY = "attention_mask"
 LLAMA_KEY = "conditioning_llama3"
 """The host's own, beside HiDream's text: another encoder's, [rows layers tokens channels]."""
 
-PROMPT_KEYS = ("pooled_output", MASK_KEY, LLAMA_KEY)
+GLYPHS_KEY = "conditioning_byt5small"
+"""The host's own, beside HunyuanImage's text: what stands in quotation marks, letter by letter."""
+
+PROMPT_KEYS = ("pooled_output", MASK_KEY, LLAMA_KEY, GLYPHS_KEY)
 """The host's own: what a text encoder says of a prompt beside its text, one row per prompt."""
 
 ENTRIES_KEY = "p2p_entries"

@@ -16,8 +16,6 @@ BYPASSING = {
 """By the name of the host's class: those that do not tell their attention of a call's options."""
 
 UNREAD = {
-    "HunyuanVideo": "HunyuanVideo or HunyuanImage",
-    "OmniGen2Transformer2DModel": "OmniGen2",
     "LTXAVModel": "LTX-2 with sound",
     "HiDreamO1Transformer": "HiDream-O1",
     "ChromaRadiance": "Chroma Radiance",

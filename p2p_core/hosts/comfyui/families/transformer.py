@@ -35,7 +35,9 @@ class Kind:
     lists of blocks, in order, with what they are called in windows over blocks; `pooled` says
     whether the network also gets a vector of the whole prompt, which acts on every pixel;
     `image_first`, that the image stands before the text; and `patch` how many rows and columns of
-    the latent are one token.
+    the latent are one token. Where a network has other tokens of its own in a call, such as those
+    of quoted text, `image_last` says that the image stands behind them, and `text_last` that the
+    text does, too. `references` says whether reference images are left alone, or refused.
     """
 
     name: str
@@ -46,6 +48,9 @@ class Kind:
     pooled: bool = False
     image_first: bool = False
     patch: Callable[[Any], Any] = lambda network: network.patch_size
+    image_last: bool = False
+    text_last: Callable[[Any], bool] = lambda network: False
+    references: bool = True
 
 
 _FLUX = (("double_blocks", "double"), ("single_blocks", "single"))
@@ -86,6 +91,20 @@ KINDS: dict[str, Kind] = {
         refiners=lambda network: len(network.txtfusion.refiner_blocks),
         patch=lambda network: network.patch,
     ),
+    "OmniGen2Transformer2DModel": Kind(
+        "OmniGen2",
+        (("layers", "single"),),
+        refiners=lambda network: len(network.context_refiner),
+        references=False,
+    ),
+    "HunyuanVideo": Kind(
+        "HunyuanVideo or HunyuanImage",
+        _FLUX,
+        refiners=lambda network: len(network.txt_in.individual_token_refiner.blocks),
+        pooled=True,
+        image_last=True,
+        text_last=lambda network: network.cond_type_embedding is not None,
+    ),
 }
 """By the name of the host's class."""
 
@@ -115,6 +134,7 @@ class Transformer:
     before: int
     multiple: int
     refiners: int
+    text_last: bool
 
     @classmethod
     def of(cls, model: Any) -> Transformer | None:
@@ -128,6 +148,11 @@ class Transformer:
                 "Expected a newer ComfyUI for Lumina2, got one that cannot sample several prompts "
                 "of it in a batch. Update ComfyUI."
             )
+        if kind.image_last and not hasattr(network, "cond_type_embedding"):
+            raise ValueError(
+                f"Expected a newer ComfyUI for {kind.name}, got one whose network has the image "
+                "before the text. Update ComfyUI."
+            )
         named = [(name, len(getattr(network, attribute, ()))) for attribute, name in kind.blocks]
         kinds = tuple(name for name, count in named for _ in range(count))
         starts = {name: kinds.index(name) for name in dict.fromkeys(kinds)}
@@ -140,6 +165,7 @@ class Transformer:
             kind.before(network),
             kind.multiple(network),
             kind.refiners(network),
+            kind.text_last(network),
         )
 
     @property
@@ -168,7 +194,15 @@ class Transformer:
         return Prepared(blocks, vectors, padded) if found else None
 
     def conditions(self, prepared: Prepared | None, given: dict[str, Any]) -> dict[str, Any]:
-        """Edit the prompt's vector, see `Family`."""
+        """Edit the prompt's vector, see `Family`.
+
+        Raises `ValueError` for reference images where they cannot be told from the image.
+        """
+        if not self.kind.references and given.get("ref_latents") is not None:
+            raise ValueError(
+                f"Expected no reference images for {self.kind.name}, whose network refines them "
+                "as it does the image, got some. Take ReferenceLatent off the conditioning."
+            )
         if prepared is None or not self.kind.pooled:
             return given
         return with_source_vectors(given, prepared.vectors)
@@ -183,8 +217,9 @@ class Transformer:
     ) -> dict[str, Any]:
         """transformer_options of one call with its edits and looks in them, see `Family`."""
         count = Count()
-        grid = tuple(ceil(side / self.patch) for side in latent[-2:])
-        pixels = grid[0] * grid[1] * (latent[2] if len(latent) == 5 else 1)
+        height, width = (ceil(side / self.patch) for side in latent[-2:])
+        grid = (height * (latent[2] if len(latent) == 5 else 1), width)
+        pixels = grid[0] * grid[1]
         text, start = self.before, self.before + ceil(tokens / self.multiple) * self.multiple
         if self.kind.image_first:
             text, start = pixels, 0
@@ -199,7 +234,8 @@ class Transformer:
             refining = own and length == start and count.refined < self.refiners
             count.refined += refining
             if padded and (joint or refining):
-                mask = without_padding(call.mask, padded, text, tokens, call.q)
+                before = length - pixels - tokens if joint and self.text_last else text
+                mask = without_padding(call.mask, padded, before, tokens, call.q)
                 call = replace(call, mask=mask)
             if not joint:
                 return call.given()
@@ -209,7 +245,9 @@ class Transformer:
             def some(q: Tensor, k: Tensor, v: Tensor, rows: Sequence[int], queries: Any) -> Tensor:
                 return call.attend(q, k, v, part_of(call.mask, rows, queries))
 
-            layout = Layout(slice(text, text + tokens), slice(start, start + pixels), call.heads)
+            image = length - pixels if self.kind.image_last else start
+            first = image - tokens if self.text_last else text
+            layout = Layout(slice(first, first + tokens), slice(image, image + pixels), call.heads)
             if looks and block in watched:
                 output = partial(seen, some, edit, layout)
                 for look in looks:
