@@ -36,8 +36,10 @@ def test_the_archive_is_a_pack(unpacked):
         return await (await pack.comfy_entrypoint()).get_node_list()
 
     found = {node.define_schema().node_id: node for node in asyncio.run(nodes())}
-    pages = {path.name for path in (unpacked / pack.WEB_DIRECTORY / "docs").iterdir()}
-    assert pages == {f"{name}.{kind}" for name in found for kind in ("md", "jpg")}
+    docs = unpacked / pack.WEB_DIRECTORY / "docs"
+    pages = {str(path.relative_to(docs)) for path in docs.rglob("*.*")}
+    kinds = (".md", ".jpg", "/zh.md", "/ja.md")
+    assert pages == {f"{name}{kind}" for name in found for kind in kinds}
     model = found["P2P_DemoCheckpoint"].execute().result[0]
     assert model.model is not None
     ours = [one for name, one in sys.modules.items() if name.split(".")[0] == NAME]
