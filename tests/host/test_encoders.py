@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import comfy.sd
+import comfy.sd1_clip
 import comfy.text_encoders.flux as flux
+import comfy.text_encoders.hidream as hidream
+import comfy.text_encoders.hunyuan_video as hunyuan_video
 import comfy.text_encoders.omnigen2 as omnigen2
 import comfy.text_encoders.pixart_t5 as pixart_t5
 import comfy.text_encoders.qwen_image as qwen_image
 import comfy.text_encoders.sd3_clip as sd3_clip
 import pytest
 import torch
-from text_tokenizers import reader, tekken
+from text_tokenizers import llama, reader, tekken
+from transformers import PreTrainedTokenizerFast
 
 from p2p_core.controller import plan
 from p2p_core.edits import Refine, WordSwap
 from p2p_core.hosts.comfyui.conditioning import build_controller, source_alone, stacked
-from p2p_core.hosts.comfyui.texts import GLYPHS_KEY
+from p2p_core.hosts.comfyui.texts import GLYPHS_KEY, LLAMA_KEY
 
 PROMPT = "a fluffy cat sits on the wet grass, in the snow"
 CLIP = {"num_hidden_layers": 3, "hidden_size": 64, "intermediate_size": 64}
@@ -31,6 +38,7 @@ OPTIONS = {
     "t5xxl_model_config": T5,
     "clip_t5xxl_model_config": T5,
     "qwen25_7b_model_config": LLM,
+    "llama_model_config": {**LLM, "num_hidden_layers": 4},
     "qwen25_3b_model_config": LLM,
     "qwen3_2b_model_config": LLM,
     "qwen3_4b_model_config": LLM,
@@ -48,7 +56,6 @@ def z_image():
 
 def without_eyes(tokenizer, encoder):
     """An encoder of the host's that cuts templates off, on a language model that sees nothing."""
-    import comfy.sd1_clip
     import comfy.text_encoders.z_image as z_image
 
     class Encoder(encoder):
@@ -84,12 +91,52 @@ def ovis():
     return ovis.OvisTokenizer, ovis.te()
 
 
+def with_llama(make):
+    """A tokenizer of the host's, whose Llama is a small one where its files are not in the host."""
+
+    class Llama(comfy.sd1_clip.SDTokenizer):
+        def __init__(self, min_length=256, pad_token=128258, **named):
+            with TemporaryDirectory() as folder:
+                llama(folder)
+                super().__init__(
+                    folder,
+                    pad_with_end=False,
+                    embedding_key="llama",
+                    tokenizer_class=PreTrainedTokenizerFast,
+                    has_end_token=False,
+                    pad_to_max_length=False,
+                    max_length=99999999,
+                    pad_token=pad_token,
+                    min_length=min_length,
+                    **named,
+                )
+
+    def made(**named):
+        if (Path(hunyuan_video.__file__).parent / "llama_tokenizer").is_dir():
+            return make(**named)
+        with patch.object(hunyuan_video, "LLAMA3Tokenizer", Llama):
+            return make(**named)
+
+    return made
+
+
+def hunyuan():
+    model = hunyuan_video.hunyuan_video_clip(dtype_llama=torch.float32)
+    return with_llama(hunyuan_video.HunyuanVideoTokenizer), model
+
+
+def hidream_i1():
+    model = hidream.hidream_clip(dtype_t5=torch.float32, dtype_llama=torch.float32)
+    return with_llama(hidream.HiDreamTokenizer), model
+
+
 ENCODERS = {
     "flux": lambda: (flux.FluxTokenizer, flux.flux_clip(dtype_t5=torch.float32)),
     "sd3": lambda: (sd3_clip.SD3Tokenizer, sd3_clip.sd3_clip(dtype_t5=torch.float32)),
     "chroma": lambda: (pixart_t5.PixArtTokenizer, pixart_t5.pixart_te()),
     "qwen-image": lambda: without_eyes(qwen_image.QwenImageTokenizer, qwen_image.QwenImageTEModel),
     "omnigen2": lambda: (omnigen2.Omnigen2Tokenizer, omnigen2.te()),
+    "hunyuan-video": hunyuan,
     "hunyuan-image": hunyuan_image,
     "longcat": longcat,
     "ovis": ovis,
@@ -102,7 +149,7 @@ ENCODERS = {
 @pytest.fixture(scope="module", params=ENCODERS)
 def clip(request):
     try:
-        tokenizer, model = ENCODERS[request.param]()
+        tokenizer, model = {**ENCODERS, "hidream": hidream_i1}[request.param]()
     except (AttributeError, ImportError):
         pytest.skip(f"this ComfyUI has no text encoder of {request.param}")
     target = SimpleNamespace(params={}, clip=model, tokenizer=tokenizer)
@@ -175,6 +222,29 @@ def test_the_mapper_takes_words_to_their_counterparts(clip):
         assert branch.mapper[rows].sum() == pytest.approx(len(rows))
 
 
+@pytest.mark.parametrize("clip", ["hidream"], indirect=True)
+@torch.inference_mode()
+def test_words_stand_in_each_text_of_hidream(clip):
+    """T5's, and twice Llama's: its last layer's and each block's own."""
+    encoded = build_controller(clip, PROMPT, [(WordSwap("cat", "tortoiseshell kitten"),)])
+    ((cond, extra),) = encoded.conditioning
+    assert cond.shape[:2] == (2, 128)
+    assert extra[LLAMA_KEY].shape[0] == 2
+    assert extra[LLAMA_KEY].shape[-2] == 128
+    assert encoded.controller.length == 3 * 128
+    for prompt in encoded.controller.prompts:
+        for word in prompt.words:
+            texts = [[t % 128 for t in word.tokens if t // 128 == part] for part in range(3)]
+            assert all(texts)
+            assert texts[1] == texts[2]
+        for key, part in (("t5xxl", 0), ("llama", 1)):
+            (ids,) = clip.tokenize(prompt.text)[key]
+            tokenizer = getattr(clip.tokenizer, key).tokenizer
+            for word in prompt.words:
+                own = [ids[t % 128][0] for t in word.tokens if t // 128 == part]
+                assert word.text in tokenizer.decode(own)
+
+
 @pytest.mark.parametrize("clip", ["hunyuan-image"], indirect=True)
 @torch.inference_mode()
 def test_quoted_text_is_among_the_words(clip):
@@ -198,3 +268,11 @@ def test_quoted_text_of_other_lengths_is_refused():
     for lengths in ((3, 4), (None, 3), (3, None)):
         with pytest.raises(ValueError, match="equally long text in quotation marks"):
             stacked(entries(*lengths), controller)
+
+
+@pytest.mark.parametrize("clip", ["hidream"], indirect=True)
+@torch.inference_mode()
+def test_texts_of_hidream_that_are_filled_up_to_other_lengths_are_refused(clip):
+    longer = "a cat " + "and a dog " * 20
+    with pytest.raises(ValueError, match="equally many tokens in an encoder whose text stands"):
+        build_controller(clip, PROMPT, [(Refine(longer),)])

@@ -5,6 +5,8 @@ import json
 import re
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from p2p_core.tokens import read_prompt
 
@@ -59,3 +61,23 @@ def tekken():
         "special_tokens": [{"rank": rank, "token_str": text} for rank, text in special.items()],
     }
     return torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
+
+
+LLAMA = {"<|begin_of_text|>": 128000, "<|start_header_id|>": 128006, "<|end_header_id|>": 128007}
+LLAMA |= {"<|eot_id|>": 128009, "user": 882, "\n\n": 271}
+"""Tokens that the host looks for by their numbers."""
+
+
+def llama(folder):
+    """Keep a Llama tokenizer of single bytes, its special tokens in their places."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {one: n for n, one in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE({**vocabulary, **LLAMA}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(LLAMA))
+    begin = "<|begin_of_text|>"
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, LLAMA[begin])]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)

@@ -132,12 +132,22 @@ def build_controller(clip: Any, source_prompt: str, chains: Sequence[Chain]) -> 
 
 
 def stacked(entries: Sequence[list[Any]], controller: Controller) -> list[Any]:
-    """Stack entries of one row each to one of as many rows, their texts made of one length."""
+    """Stack entries of one row each to one of as many rows, their texts made of one length.
+
+    Raises `ValueError` where what stands beside them has no length in common.
+    """
     length = controller.length
     apart = kept_apart(entries, length)
     if apart is not None:
         return apart
     conds = [entry[0] for entry in entries]
+    beside = {text_length(*entry) - entry[0].shape[1] for entry in entries}
+    if len(beside) > 1:
+        raise ValueError(
+            "Expected prompts of equally many tokens in an encoder whose text stands beside "
+            "another's, got others. Make the longer ones shorter."
+        )
+    length -= beside.pop()
     if controller.repeats:  # as the host does
         cond = torch.cat([one.repeat(1, length // one.shape[1], 1) for one in conds])
     else:
