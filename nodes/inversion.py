@@ -63,8 +63,10 @@ def dependences(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def told(inversion: Inverted) -> str:
-    """Say of an inversion how well it comes back."""
+    """Say of an inversion how well it comes back, and how well its prompt explains it."""
     text = f"{inversion.method}: {inversion.report}"
+    if inversion.explained:
+        text += f"\nsource prompt: {inversion.report_of_prompt}"
     if not inversion.prompt.strip():
         text += "\nwithout a source prompt: only P2P Refine can edit this, and nothing is held"
     return text
@@ -92,7 +94,11 @@ class P2PNullTextInversion(io.ComfyNode):
                 ]
             ),
             inputs=[
-                io.Model.Input("model", tooltip="The model to edit with: SD1.x, SD2.x or SDXL."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The model to edit with: any that P2P KSampler edits, such as SDXL, "
+                    "Flux or Qwen-Image.",
+                ),
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
                 io.Vae.Input("vae", tooltip="To tell in decibels how well the image comes back."),
                 io.Latent.Input("latent", tooltip="The image, from VAE Encode; or several."),
@@ -106,7 +112,8 @@ class P2PNullTextInversion(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     tooltip="What the image shows. The better it fits, the better words can be "
-                    "edited; empty works, but then there are none to hold on to.",
+                    "edited: the node says how well it explains the image. Empty works, but then "
+                    "there are no words to hold on to.",
                 ),
                 io.Combo.Input(
                     "method",
@@ -117,6 +124,8 @@ class P2PNullTextInversion(io.ComfyNode):
                     "a noise for each, exact and fast; begin with it, the sampler euler_ancestral "
                     "and a denoise of 0.7. direct: the same on a walk to noise, for any sampler "
                     "and a denoise of 1. direct-shared: the edits are moved along and stay closer. "
+                    "residual: they are asked about where the walk was and stay closer by that, at "
+                    "the fewest evaluations; for models without a negative prompt, too. "
                     "null-text: the source runs freely and comes back by optimised null texts. "
                     "negative-prompt: the source prompt instead of them, at once. ddim: plain "
                     "inversion. noise: the image with noise, for a denoise below 1 and a local "
@@ -241,7 +250,8 @@ class P2PNullTextInversion(io.ComfyNode):
                 io.String.Output(
                     display_name="report",
                     tooltip="How close the reconstruction comes to the image through the "
-                    "autoencoder, in decibels and in a word: good, fair or poor.",
+                    "autoencoder, and how well the prompt explains the image, each in figures and "
+                    "in a word: good, fair or poor.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -324,6 +334,7 @@ def inverted(
         seed=seed,
         watch=watch,
         low_memory=low_memory,
+        explain=bool(source_prompt.strip()),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from p2p_core.lab.results import Results
 from p2p_core.lab.shapes import benchmark
-from p2p_core.lab.shapes.benchmark import Plan, measure, report
+from p2p_core.lab.shapes.benchmark import Plan, measure, report, reports
 from p2p_core.lab.shapes.cases import KINDS
 from p2p_core.lab.shapes.diffusers import DiffusersLab
 from p2p_core.lab.shapes.methods import CROSS, METHODS
@@ -72,6 +72,17 @@ def test_every_method_and_every_figure(lab, tmp_path):
     }
     assert (tmp_path / "report.md").read_text().startswith("| method | kind |")
     assert (tmp_path / "sheet.png").exists()
+
+
+def test_the_second_models_figures_stand_under_its_name(lab, tmp_path):
+    first, second = (Results.open(tmp_path / name, asdict(PLAN)) for name in ("", "mmdit"))
+    measure(lab, first, 1, PLAN.seed, ["direct"])
+    assert "mmdit" not in reports(first, second, PLAN)  # while it was not measured
+    measure(lab, second, 1, PLAN.seed, ["img2img"])
+    both = reports(first, second, PLAN)
+    assert set(both["methods"]) == {"direct"}
+    assert set(both["mmdit"]["methods"]) == {"img2img"}
+    assert both == json.loads((tmp_path / "report.json").read_text())
 
 
 def test_methods_by_name_go_on_with_others_later(lab, tmp_path):

@@ -1,5 +1,7 @@
 """How well a picture comes back from its inversion: measured, said, kept in the file."""
 
+import re
+
 import pytest
 import torch
 
@@ -53,6 +55,21 @@ def test_a_file_without_it_tells_no_hundred_decibels(tmp_path):
     for restored, said in ((True, "comes back exactly"), (False, "reconstruction 100.0 dB")):
         inversion(restored).save(path)
         assert said in Inversion.load(path).report
+
+
+@pytest.mark.parametrize(
+    ("explained", "said"),
+    [
+        ((0.31,), "good, the prompt explains 31% of what the negative leaves open"),
+        ((0.08,), "fair, the prompt explains 8% of .*: name what else"),
+        ((-0.2,), "poor, the prompt explains 0% of .*: look for words that are wrong"),
+        ((), ""),
+    ],
+)
+def test_how_well_the_prompt_explains_the_image_is_said_and_kept(explained, said, tmp_path):
+    path = tmp_path / "one.p2p.safetensors"
+    inversion(True, explained=explained).save(path)
+    assert re.fullmatch(f"{said}.*" if explained else "", Inversion.load(path).report_of_prompt)
 
 
 def test_the_settings_of_a_file_that_does_not_tell_all():

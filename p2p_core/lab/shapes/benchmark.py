@@ -1,9 +1,9 @@
 """Inversion methods on pictures that the model never made, against true answers.
 
 Scenes are rendered, captioned, inverted and edited by words (`cases.py`), by every method
-(`methods.py`), in ComfyUI (`make fidelity`) or in diffusers (`p2p benchmark shapes`). Results are
-written down one by one, so that a run that was stopped goes on where it was; methods can be asked
-for by name.
+(`methods.py`), in ComfyUI with both demo models (`make fidelity`; the second's figures are under
+`mmdit`) or in diffusers (`p2p benchmark shapes`). Results are written down one by one, so that a
+run that was stopped goes on where it was; methods can be asked for by name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ...demo.architecture import WEIGHTS
+from ...demo.joint_architecture import JOINT_WEIGHTS
 from ...demo.scenes import render
 from ...files import write_whole
 from ...hosts.launch.in_process import enter_host
@@ -44,6 +46,10 @@ class Plan:
     steps: int = 20
     cfg: float = 3.0
     seed: int = 2022
+
+
+JOINT = "mmdit"
+"""The second model's report, and its folder."""
 
 
 def measure(
@@ -101,8 +107,8 @@ def figures(lab: Lab, case: Case, picture: np.ndarray, made: Made) -> dict[str, 
     return found
 
 
-def report(results: Results, plan: Plan) -> dict[str, Any]:
-    """Sum up results; writes report.json, report.csv, report.md and a sheet of pictures."""
+def report(results: Results, plan: Plan, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Sum up results, and `more`; writes report.json, .csv and .md and a sheet of pictures."""
     rows = results.rows()
     methods = {
         name: means([row for row in rows if row["method"] == name])
@@ -115,6 +121,7 @@ def report(results: Results, plan: Plan) -> dict[str, Any]:
         "vae_round_trip_psnr": means(rows)["vae_round_trip_psnr"],
         "null_text_against_reference": _against_reference(rows, plan.steps),
         "methods": methods,
+        **(more or {}),
     }
     summary["kinds"] = results.tables(rows, list(methods), KINDS, COLUMNS)
     write_whole(results.folder / "report.json", json.dumps(summary, indent=2) + "\n")
@@ -194,6 +201,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=2022)
+    parser.add_argument(
+        "--models", nargs="+", choices=("unet", JOINT), default=("unet", JOINT), help="else both"
+    )
     options = parser.parse_args()
     names = options.methods or tuple(METHODS)
     if unknown := [name for name in names if name not in METHODS]:
@@ -201,17 +211,30 @@ def main() -> int:
     try:
         host = find_hosts(clone=True)[0]
         plan = Plan(f"ComfyUI {host.version}", options.steps, options.cfg, options.seed)
-        results = Results.open(options.out, asdict(plan))
+        first = Results.open(options.out, asdict(plan))
+        second = Results.open(options.out / JOINT, asdict(plan))
     except (HostNotFound, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    wanted = {"unet": (WEIGHTS, first), JOINT: (JOINT_WEIGHTS, second)}
+    wanted = {name: wanted[name] for name in wanted if name in options.models}
+    if not JOINT_WEIGHTS.is_file() and wanted.pop(JOINT, None):
+        sys.stderr.write(f"{JOINT} is left out: {JOINT_WEIGHTS.name} is not there yet\n")
     with tempfile.TemporaryDirectory(prefix="p2p-fidelity-") as base:
         enter_host(host, Path(base))
         from .comfyui import ComfyLab
 
-        measure(ComfyLab(plan.steps, plan.cfg), results, options.cases, plan.seed, names)
-    sys.stdout.write(json.dumps(report(results, plan), indent=2) + "\n")
+        for weights, results in wanted.values():
+            lab = ComfyLab(plan.steps, plan.cfg, weights)
+            measure(lab, results, options.cases, plan.seed, names)
+    sys.stdout.write(json.dumps(reports(first, second, plan), indent=2) + "\n")
     return 0
+
+
+def reports(first: Results, second: Results, plan: Plan) -> dict[str, Any]:
+    """Sum up both models' results, the second's as one entry; writes both as `report` does."""
+    joint = {JOINT: report(second, plan)} if second.rows() else {}
+    return report(first, plan, joint) if first.rows() else joint
 
 
 if __name__ == "__main__":

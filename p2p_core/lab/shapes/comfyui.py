@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import comfy.utils
@@ -20,12 +21,12 @@ from .methods import Made, Method
 
 
 class ComfyLab:
-    """The benchmark's `methods.Lab` in ComfyUI."""
+    """The benchmark's `methods.Lab` in ComfyUI, with one of the demo models."""
 
-    def __init__(self, steps: int, cfg: float) -> None:
+    def __init__(self, steps: int, cfg: float, weights: Path) -> None:
         comfy.utils.set_progress_bar_enabled(False)
         self.steps, self.cfg = steps, cfg
-        self.pipeline = DemoPipeline()
+        self.pipeline = DemoPipeline(weights)
         self.model = self.pipeline.model
 
     @torch.inference_mode()
@@ -53,7 +54,8 @@ class ComfyLab:
             nonlocal optimising
             optimising += progress.loss is not None
 
-        pipeline, negative = self.pipeline, self.pipeline.encode([""])
+        pipeline = self.pipeline
+        negative = pipeline.clip.encode_from_tokens_scheduled(pipeline.clip.tokenize(""))
         settings = {"scheduler": "normal", "steps": self.steps, "denoise": method.denoise}
         inversion = invert_latent(
             self.model,

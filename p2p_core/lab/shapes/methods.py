@@ -56,6 +56,8 @@ METHODS: dict[str, Method] = {
     "direct": Method(Options("direct")),
     "direct_shared": Method(Options("direct-shared")),
     "direct_shared_blend": Method(Options("direct-shared"), blend=True),
+    "residual": Method(Options("residual")),
+    "residual_blend": Method(Options("residual"), blend=True),
     "edit_friendly": Method(Options("edit-friendly"), denoise=STRENGTH, sampler="euler_ancestral"),
     "noise_blend": Method(Options("noise"), blend=True, denoise=STRENGTH),
     "reprompt": Method(Options("ddim"), controlled=False),
