@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..p2p_core.edits import AUTOMATIC, FACTORS_ACT, Refine, Reweight, SelfInjection, WordSwap
 from ..p2p_core.notation import parse_factors, parse_windows
-from ..p2p_core.presets import PRESETS
+from ..p2p_core.presets import PRESETS, Preset
 from ..p2p_core.schedules import Schedule, Window
 from .common import ADVANCED, CATEGORY, Edit, Link, fraction_input, linked, optional_schema
 from .joint import joint, joint_inputs
@@ -105,7 +105,7 @@ def word_window_inputs(only: str = "") -> list[Any]:
 
 
 def preset_input() -> Any:
-    return io.Combo.Input(
+    combo: Any = io.Combo.Input(
         "preset",
         options=[CUSTOM, *PRESETS],
         default=CUSTOM,
@@ -115,6 +115,13 @@ def preset_input() -> Any:
         "Custom is what those say.",
         **ADVANCED,
     )
+    combo.extra_dict = {"windows": {name: preset_ends(one) for name, one in PRESETS.items()}}
+    return combo
+
+
+def preset_ends(preset: Preset) -> dict[str, float]:
+    """The inputs that a preset stands for, which the canvas fills in."""
+    return {"cross_replace_end": preset.cross_end, "self_replace_end": preset.self_end}
 
 
 def ends(preset: str, cross: float, own: float) -> tuple[float, float]:

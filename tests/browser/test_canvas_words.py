@@ -162,6 +162,8 @@ def test_a_word_is_chosen_with_a_click(person: Person, keep: Callable[[Any, str]
     becomes(person, SWAP, "words", "cat #2")
     says(person, SWAP, "cat → blue")
     keep(page, "words")
+    chip(person, SWAP, "cat")
+    becomes(person, SWAP, "words", "cat #1")
 
 
 def test_a_mistake_is_marked_before_a_run_and_mended_with_a_click(person: Person) -> None:

@@ -26,15 +26,12 @@ const HINTS = {
 const UNCONNECTED = 'Connect “edit” to a P2P Controller to see the words of its prompt.'
 const LATER = 'The prompt comes from a node whose text is known only when it runs.'
 
-/**
- * What each node's panel shows; one that is held by a slider stays as it is until it is let go.
- * @type {WeakMap<any, {show: (...children: any[]) => void, inner: any, seen: string, held: boolean}>}
- */
+/** @type {WeakMap<any, import('./page.js').Panel>} */
 const panels = new WeakMap()
 
 /** Give a node its panel. @param {any} node */
 export function addWords(node) {
-  panels.set(node, { ...addPanel(node, 'p2p_words', { height: 20 }), seen: '', held: false })
+  panels.set(node, addPanel(node, 'p2p_words', { height: 20 }))
 }
 
 /** @typedef {import('./graph.js').Place} Place */
@@ -59,14 +56,7 @@ export async function refresh(all = places(app.rootGraph ?? app.graph)) {
 
 /** Fill a node's panel, unless what it shows is the same. */
 function fill(/** @type {any} */ node, /** @type {any} */ key, /** @type {() => any[]} */ draw) {
-  const panel = panels.get(node)
-  const seen = JSON.stringify(key)
-  if (!panel || panel.held || panel.seen === seen) return
-  panel.seen = seen
-  const focused = /** @type {any} */ (document.activeElement)
-  const inside = panel.inner.contains(focused) && focused.dataset.key
-  panel.show(...draw())
-  if (inside) panel.inner.querySelector(`[data-key="${CSS.escape(inside)}"]`)?.focus()
+  panels.get(node)?.fill(key, draw)
 }
 
 /** @param {any} node @param {string} text */

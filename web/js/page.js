@@ -36,6 +36,25 @@ const STYLE = `
 .p2p-fader > span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .p2p-fader input { width: 100%; min-width: 0; height: 16px; margin: 0; accent-color: #f59e0b; cursor: ew-resize; }
 .p2p-fader output { text-align: right; font-variant-numeric: tabular-nums; }
+.p2p-window { display: grid; grid-template-columns: 50px 1fr; gap: 6px; align-items: center; height: 16px; }
+.p2p-window + .p2p-window { margin-top: -3px; }
+.p2p-window:has(output) { grid-template-columns: 50px 1fr 56px; }
+.p2p-window output { text-align: right; font-variant-numeric: tabular-nums; }
+.p2p-window select { font: inherit; height: 18px; min-width: 0; padding: 0 3px; color: inherit; border-radius: 5px;
+  border: 1px solid color-mix(in srgb, var(--input-text, #ddd) 25%, transparent); background: var(--comfy-input-bg, #222); }
+.p2p-band { --thumb: 7px; position: relative; height: 16px; }
+.p2p-band::before, .p2p-band i { content: ''; position: absolute; top: 4px; bottom: 4px; border-radius: 3px; }
+.p2p-band::before { left: 0; right: 0; background: color-mix(in srgb, var(--input-text, #ddd) 16%, transparent); }
+.p2p-band i { left: calc(var(--thumb) / 2 + var(--from) * (100% - var(--thumb)));
+  right: calc(var(--thumb) / 2 + (1 - var(--to)) * (100% - var(--thumb))); background: #14b8a6; }
+.p2p-band.p2p-self_replace i { background: #c08457; }
+.p2p-band input { appearance: none; position: absolute; inset: 0; width: 100%; height: 16px; margin: 0; background: none;
+  pointer-events: none; }
+.p2p-band input::-webkit-slider-thumb { appearance: none; pointer-events: auto; width: var(--thumb); height: 16px;
+  border: 0; border-radius: 3px; background: var(--input-text, #ddd); cursor: ew-resize; }
+.p2p-band input::-moz-range-thumb { pointer-events: auto; width: var(--thumb); height: 16px;
+  border: 0; border-radius: 3px; background: var(--input-text, #ddd); cursor: ew-resize; }
+.p2p-band input:disabled { opacity: .4; }
 .p2p-grows, .p2p-grows > .p2p-in { height: 100%; }
 .p2p-grows .p2p-row { flex: none; max-height: 52px; }
 .p2p-tab { max-width: 100%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -81,18 +100,46 @@ export function element(tag, properties = {}, ...children) {
   return made
 }
 
+/** The panels' elements by node. @type {WeakMap<any, HTMLElement[]>} */
+const elements = new WeakMap()
+
+/**
+ * Show the panels of nodes on the page. After an undo Nodes 2.0 goes on showing those of the nodes
+ * that were there before, which no longer change anything.
+ * @param {any[]} nodes
+ */
+export function showOwn(nodes) {
+  for (const node of nodes.filter((one) => one.graph === app.canvas?.graph)) {
+    for (const own of elements.get(node) ?? []) {
+      if (own.isConnected) continue
+      const place = `[data-node-id="${CSS.escape(String(node.id))}"] [data-p2p="${own.dataset.p2p}"]`
+      document.querySelector(place)?.replaceWith(own)
+    }
+  }
+}
+
+/**
+ * @typedef {object} Panel
+ * @property {HTMLElement} inner
+ * @property {(...children: (Node | string)[]) => void} show
+ * @property {(key: any, draw: () => (Node | string)[]) => void} fill shows what `draw` makes, unless
+ *     it is of the same key as what is shown; what is held by a slider stays until it is let go
+ * @property {boolean} held
+ */
+
 /**
  * Put a panel at the end of a node. It is part of no workflow: nothing of it is saved or sent.
  * @param {any} node
  * @param {string} name
  * @param {{height?: number, grows?: boolean}} [size] before it is measured; whether it takes more
- * @returns {{show: (...children: (Node | string)[]) => void, inner: HTMLElement}}
+ * @returns {Panel}
  */
 export function addPanel(node, name, { height = 0, grows = false } = {}) {
   const margin = 6
   const inner = element('div', { className: 'p2p-in' })
   const outer = element('div', { className: grows ? 'p2p p2p-grows' : 'p2p', 'data-p2p': name }, inner)
   if (grows) outer.style.minHeight = `${height}px`
+  elements.set(node, [...(elements.get(node) ?? []), outer])
   const needed = () => height + (height ? 2 * margin : 0)
   const widget = node.addDOMWidget(name, 'p2p', outer, {
     serialize: false,
@@ -110,7 +157,23 @@ export function addPanel(node, name, { height = 0, grows = false } = {}) {
     height = inner.offsetHeight
     node.setDirtyCanvas?.(true, true)
   }).observe(inner)
-  return { inner, show: (...children) => inner.replaceChildren(...children) }
+  let seen = ''
+  /** @type {Panel} */
+  const panel = {
+    inner,
+    held: false,
+    show: (...children) => inner.replaceChildren(...children),
+    fill(key, draw) {
+      const now = JSON.stringify(key)
+      if (panel.held || seen === now) return
+      seen = now
+      const focused = /** @type {any} */ (document.activeElement)
+      const inside = inner.contains(focused) && focused.dataset.key
+      panel.show(...draw())
+      if (inside) /** @type {any} */ (inner.querySelector(`[data-key="${CSS.escape(inside)}"]`))?.focus()
+    }
+  }
+  return panel
 }
 
 /**

@@ -5,9 +5,10 @@ import { colour } from './colours.js'
 import { addCompare, restore } from './compare.js'
 import { WORDED, addWords, refresh } from './edits.js'
 import { places } from './graph.js'
-import { addStyle } from './page.js'
+import { addStyle, showOwn } from './page.js'
 import { grow } from './sockets.js'
 import { watch } from './watching.js'
+import { addWindows, showWindows } from './windows.js'
 
 let soon = () => {}
 
@@ -18,14 +19,17 @@ app.registerExtension({
     soon = watch(() => {
       const all = places(app.rootGraph ?? app.graph)
       colour()
+      showOwn(all.map(({ node }) => node))
       restore(all.map(({ node }) => node))
       for (const { node } of all) if (node.type === 'P2P_Controller') grow(node)
+      showWindows(all)
       refresh(all)
     })
     soon()
   },
   nodeCreated(/** @type {any} */ node) {
     if (WORDED.includes(node.comfyClass)) addWords(node)
+    if (node.comfyClass?.startsWith('P2P_')) addWindows(node)
     if (node.comfyClass === 'P2P_Compare') addCompare(node)
     if (node.comfyClass?.startsWith('P2P_')) {
       const before = node.onConnectionsChange
