@@ -101,6 +101,8 @@ class Seen:
     word: str
     mean: Tensor
     steps: Tensor
+    numbers: tuple[int, ...] = ()
+    """Which step of the run each of `steps` is, from 1; left out, the first ones."""
 
 
 def normalised(maps: Tensor) -> Tensor:

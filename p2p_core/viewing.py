@@ -62,11 +62,32 @@ class Viewing:
     def seen(self, window: Window) -> list[Seen]:
         """Collect what was seen in a window of steps; raises `ValueError` if it holds no step."""
         mean = self.maps.mean(window)
-        steps = torch.stack(
-            [
-                total / count
-                for here, (total, count) in sorted(self.maps.sums.items())
-                if window.weight(here)
-            ]
-        )
-        return [Seen(row, word, mean[row, at], steps[:, row, at]) for row, word, at in self.named]
+        within = [
+            (number, total / count)
+            for number, (here, (total, count)) in enumerate(sorted(self.maps.sums.items()), 1)
+            if window.weight(here)
+        ]
+        numbers = tuple(number for number, _ in within)
+        steps = torch.stack([maps for _, maps in within])
+        return [
+            Seen(row, word, mean[row, at], steps[:, row, at], numbers)
+            for row, word, at in self.named
+        ]
+
+
+def row_names(rows: Rows) -> list[str]:
+    """Name every row of a run: source, edit 1, edit 2, numbered where there are several sources.
+
+    >>> row_names(Rows(2, 1))
+    ['source 1', 'source 2', 'edit 1 of 1', 'edit 1 of 2']
+    >>> row_names(Rows(1, 2))
+    ['source', 'edit 1', 'edit 2']
+    """
+    several = rows.sources > 1
+    sources = [f"source {n}" if several else "source" for n in range(1, rows.sources + 1)]
+    edits = [
+        f"edit {edit} of {n}" if several else f"edit {edit}"
+        for edit in range(1, rows.edits + 1)
+        for n in range(1, rows.sources + 1)
+    ]
+    return sources + edits

@@ -12,7 +12,7 @@ from text_tokenizers import reader
 from p2p_core.attention import CrossEdit, RowEdit
 from p2p_core.attention_maps import Seen, WordMaps, word_maps
 from p2p_core.controller import Rows, plan
-from p2p_core.drawing import draw, per_row
+from p2p_core.drawing import coloured, draw, per_row, tiles
 from p2p_core.edits import MapEdit
 from p2p_core.local_blend import LocalBlend, blend, chosen_side
 from p2p_core.schedules import Window
@@ -57,28 +57,83 @@ def seen(row, word, value=1.0):
     return Seen(row, word, torch.full((4, 6), value), torch.rand(20, 4, 6))
 
 
-def test_drawings_have_the_images_size_and_the_word_on_them():
-    image = torch.rand(64, 96, 3)
+def test_drawings_have_the_images_size_and_a_caption_above():
+    image = torch.rand(256, 384, 3)
     drawings = draw([seen(0, "cat"), seen(1, "dog"), seen(0, "sky")], [image, None])
-    assert drawings.heatmaps.shape == (3, 64, 96, 3)
+    bar = drawings.heatmaps.shape[1] - 256
+    assert 20 <= bar <= 40
+    assert drawings.heatmaps.shape == (3, 256 + bar, 384, 3)
     assert drawings.maps.shape == (3, 4, 6)
-    assert drawings.steps.shape == (3, 64, 8 * 96, 3)
     assert drawings.heatmaps.min() >= 0
     assert drawings.heatmaps.max() <= 1
-    bar, below = drawings.heatmaps[:, :12], drawings.heatmaps[:, 20:]
-    assert torch.allclose(below[0], image[20:], atol=1 / 255)  # a map of ones darkens nothing
-    assert not torch.equal(bar[0], bar[2])  # the same image and map, another word
+    captions, below = drawings.heatmaps[:, :bar], drawings.heatmaps[:, bar:]
+    yellow = torch.tensor([0xFD, 0xE7, 0x25]) / 255
+    over = torch.lerp(image.mean(-1, keepdim=True), yellow.expand_as(image), 0.65)
+    assert torch.allclose(below[0], over, atol=1e-5)  # a map of ones
+    assert not torch.equal(captions[0], captions[2])  # the same image and map, another word
     assert torch.equal(below[0], below[2])
 
 
-def test_without_images_maps_are_drawn_large_enough_to_see():
-    assert draw([seen(0, "cat")], [None]).heatmaps.shape == (1, 256, 384, 3)
+def test_captions_name_rows_and_end_on_the_picture_however_long_a_word_is():
+    one = [seen(0, "cat")]
+    named = draw(one, [None], ["source"]).heatmaps
+    assert not torch.equal(named, draw(one, [None]).heatmaps)
+    long = "a very long phrase of many words, which no picture of this width has room for"
+    bar = draw([seen(0, long)], [None]).heatmaps[0, :28]
+    assert (bar[:, -60:-4] > 0.5).any(), "the last letters"
+    assert not (bar[:, -4:] > 0.5).any()
 
 
-def test_strips_are_small_however_large_the_images_are():
+def test_maps_are_drawn_large_enough_to_read():
+    """Without an image, and on a small one."""
+    for image in (None, torch.rand(64, 96, 3)):
+        bar = 256 // 9
+        assert draw([seen(0, "cat")], [image]).heatmaps.shape == (1, 256 + bar, 384, 3)
+
+
+def test_strips_are_small_however_large_the_images_are_and_tell_the_steps():
     drawings = draw([seen(0, "cat")], [torch.rand(512, 768, 3)])
-    assert drawings.heatmaps.shape == (1, 512, 768, 3)
-    assert drawings.steps.shape == (1, 128, 8 * 192, 3)
+    assert drawings.heatmaps.shape == (1, 512 + 512 // 9, 768, 3)
+    assert drawings.steps.shape == (1, 128 + 2 * 20, 8 * 192, 3)
+    one = seen(0, "cat")
+    later = Seen(0, "cat", one.mean, one.steps, tuple(range(5, 25)))
+    first, second = (draw([at], [None]).steps[0, 20:40, :192] for at in (one, later))
+    assert not torch.equal(first, second), "step 1, step 5"
+
+
+def test_a_common_scale_keeps_words_apart():
+    """A tenth of another's maximum: alike on scales of their own, not on a common one."""
+    some = [seen(0, "cat", 1.0), seen(0, "the", 0.1)]
+    own, common = (draw(some, [None], common=one).heatmaps[:, 28:] for one in (False, True))
+    assert torch.allclose(own[0], own[1], atol=1e-6)
+    assert torch.equal(common[0], own[0])
+    assert common[1].mean() < common[0].mean() - 0.1
+
+
+def test_the_colours_grow_evenly_in_lightness():
+    """CIE L* of an even ramp rises by nearly the same in every tenth."""
+    rgb = coloured(torch.linspace(0, 1, 11)).double()
+    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ torch.tensor([0.2126, 0.7152, 0.0722], dtype=torch.float64)
+    lightness = 116 * luminance ** (1 / 3) - 16
+    assert (lightness.diff() - lightness.diff().mean()).abs().max() < 2.5
+    assert lightness.diff().mean() > 7
+
+
+def test_maps_as_data_give_back_what_was_seen():
+    """Each by its maximum, which is told; large ones smaller, of many steps some."""
+    some = [seen(0, "cat", 2.0), seen(1, "dog", 0.5)]
+    told = tiles(some)
+    assert told.pictures.shape == (2, 4, 21 * 6, 3)
+    assert told.numbers == list(range(1, 21))
+    maps = told.pictures[..., 0].view(2, 4, 21, 6).transpose(1, 2)
+    peaks = torch.tensor(told.peaks)[..., None, None]
+    expected = torch.stack([torch.cat([one.mean[None], one.steps]) for one in some])
+    assert torch.allclose(maps * peaks, expected, rtol=1e-3)
+    large = Seen(0, "cat", torch.rand(100, 200), torch.rand(200, 100, 200), tuple(range(9, 209)))
+    told = tiles([large])
+    assert told.pictures.shape == (1, 32, 65 * 64, 3)
+    assert [told.numbers[0], told.numbers[-1], len(told.numbers)] == [9, 208, 64]
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own figures")

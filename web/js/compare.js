@@ -1,8 +1,6 @@
 /** What a P2P Compare shows: an edit over its source, with a slider, or their difference. */
 
-import { api } from '../../../scripts/api.js'
-import { app } from '../../../scripts/app.js'
-import { addPanel, element } from './page.js'
+import { addPanel, address, element } from './page.js'
 
 const HEIGHT = 300
 const WIDTH = 320
@@ -11,9 +9,6 @@ const DIFFERENCE = 'Difference'
 
 /** @type {WeakMap<any, (output: any) => void>} */
 const shown = new WeakMap()
-
-const address = (/** @type {Record<string, string>} */ image) =>
-  api.apiURL(`/view?${new URLSearchParams(image)}`)
 
 /** Give a P2P Compare its view. @param {any} node */
 export function addCompare(node) {
@@ -37,10 +32,8 @@ export function addCompare(node) {
   node.setSize?.([Math.max(node.size[0], WIDTH), Math.max(node.size[1], HEIGHT + 100)])
 }
 
-/** Show again what nodes have shown before their workflow was left. @param {any[]} nodes */
-export function restore(nodes) {
-  for (const node of nodes) shown.get(node)?.(app.nodeOutputs?.[node.id])
-}
+/** Show again what a node has shown before its workflow was left. */
+export const showCompared = (/** @type {any} */ node, /** @type {any} */ output) => shown.get(node)?.(output)
 
 /** The tabs, the picture, and the two ways to look at it. */
 function drawn(/** @type {any} */ { source, edited, captions }, /** @type {any} */ state,

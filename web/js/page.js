@@ -1,5 +1,6 @@
 /** Elements, the style that they share, and a panel of them on a node. */
 
+import { api } from '../../../scripts/api.js'
 import { app } from '../../../scripts/app.js'
 import { COLOUR_STYLE } from './colours.js'
 
@@ -63,10 +64,22 @@ const STYLE = `
 .p2p-pictures { --ratio: 1; --at: 50%; position: relative; isolation: isolate;
   width: min(100cqw, 100cqh * var(--ratio)); aspect-ratio: var(--ratio); }
 .p2p-pictures img { position: absolute; inset: 0; width: 100%; height: 100%; }
+.p2p-views { flex: 1; min-height: 0; display: flex; gap: 4px; }
+.p2p-views img { filter: grayscale(1); }
+.p2p-views canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
+.p2p-none { top: auto; bottom: 5px; left: 5px; }
+.p2p-steps { flex: none; display: grid; grid-template-columns: 1fr 62px auto; gap: 6px; align-items: center; }
+.p2p-steps input { min-width: 0; margin: 0; }
 .p2p-source { clip-path: inset(0 calc(100% - var(--at)) 0 0); }
 .p2p-difference { background: #000; }
 .p2p-difference .p2p-pictures { filter: brightness(4); clip-path: inset(1px); }
-.p2p-difference .p2p-source { clip-path: none; mix-blend-mode: difference; }
+.p2p-difference .p2p-views { flex: 1; min-height: 0; display: flex; gap: 4px; }
+.p2p-views img { filter: grayscale(1); }
+.p2p-views canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
+.p2p-none { top: auto; bottom: 5px; left: 5px; }
+.p2p-steps { flex: none; display: grid; grid-template-columns: 1fr 62px auto; gap: 6px; align-items: center; }
+.p2p-steps input { min-width: 0; margin: 0; }
+.p2p-source { clip-path: none; mix-blend-mode: difference; }
 .p2p-line { position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; margin-left: -1px;
   background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
 .p2p-name { position: absolute; top: 5px; padding: 0 6px; border-radius: 4px; font-size: 11px; color: #fff;
@@ -76,6 +89,10 @@ const STYLE = `
 .p2p-slide { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
 .p2p-pictures:has(.p2p-slide:focus-visible) { outline: 2px solid #5b9dff; outline-offset: -2px; }
 `
+
+/** Where the host serves a picture that a node has kept. */
+export const address = (/** @type {Record<string, string>} */ image) =>
+  api.apiURL(`/view?${new URLSearchParams(image)}`)
 
 /** Give the page the style, once. */
 export function addStyle() {
