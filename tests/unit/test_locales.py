@@ -14,6 +14,7 @@ import pytest
 from p2p_core.inversion.methods import METHODS
 
 FOLDER = Path(__file__).parents[2] / "locales"
+CANVAS = Path(__file__).parents[2] / "web" / "js"
 LANGUAGES = sorted(path.name for path in FOLDER.iterdir() if path.name != "en")
 SCRIPTS = {"zh": r"[一-鿿]", "ja": r"[ぁ-ヿ]", "ko": r"[가-힣]", "ru": r"[а-яё]"}
 """What a sentence of the language cannot do without, where that is not the Latin alphabet."""
@@ -130,3 +131,19 @@ def test_names_of_a_nodes_inputs_are_told_apart(language: str) -> None:
 def test_no_text_is_taken_for_a_template(language: str) -> None:
     """Frontends read these signs as values to fill in, links to other texts, and plurals."""
     assert [key for key, text in texts(nodes(language)) if re.search(r"[{}@|]", text)] == []
+
+
+def test_what_the_canvas_says_is_in_every_language() -> None:
+    """Texts that `t` is called with, and sentences, which are shown where they are used."""
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sorted(CANVAS.glob("*.js")))
+    said = set(re.findall(r"\bt\('([^'\n]+)'\)|'([A-Z][^'\n]* [^'\n]*\.)'", code))
+    texts_ = {one or other for one, other in said}
+    assert "Did you mean" in texts_
+    assert "Choose the word to replace." in texts_
+    for language in LANGUAGES:
+        file = FOLDER / language / "main.json"
+        translated = json.loads(file.read_text(encoding="utf-8"))["promptToPrompt"]
+        assert sorted(texts_ - translated.keys()) == [], f"not translated into {language}"
+        unsaid = [one for one in translated if f"'{one}'" not in code]
+        assert unsaid == [], f"of nothing that there is, in {language}"
+        assert all(translated.values())

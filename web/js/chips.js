@@ -1,6 +1,7 @@
 /** The words of a prompt as buttons. */
 
 import { element } from './page.js'
+import { t } from './texts.js'
 
 /**
  * Make a row of a prompt's words; punctuation stands between them.
@@ -12,7 +13,7 @@ import { element } from './page.js'
  * @param {boolean} [disabled]
  */
 export function chips(words, chosen, choose, label = '', disabled = false) {
-  const row = element('div', { className: 'p2p-row p2p-chips', role: 'group', 'aria-label': label || 'Words of the prompt' })
+  const row = element('div', { className: 'p2p-row p2p-chips', role: 'group', 'aria-label': label || t('Words of the prompt') })
   if (label) row.append(element('span', { className: 'p2p-label', textContent: label }))
   words.forEach((word, index) => {
     row.append(

@@ -1,6 +1,7 @@
 /** What a P2P Compare shows: an edit over its source, with a slider, or their difference. */
 
 import { addPanel, address, element } from './page.js'
+import { t } from './texts.js'
 
 const HEIGHT = 300
 const WIDTH = 320
@@ -22,7 +23,7 @@ export function addCompare(node) {
     draw()
   }
   const draw = () => panel.show(...drawn(/** @type {any} */ (output), state, draw))
-  panel.show(element('div', { className: 'p2p-hint', textContent: 'Run to compare source and edits.' }))
+  panel.show(element('div', { className: 'p2p-hint', textContent: t('Run to compare source and edits.') }))
   shown.set(node, show)
   const before = node.onExecuted
   node.onExecuted = function (/** @type {any} */ told) {
@@ -42,15 +43,15 @@ function drawn(/** @type {any} */ { source, edited, captions }, /** @type {any} 
     state[key] = value
     again()
   }
-  const tabs = element('div', { className: 'p2p-row', role: 'tablist', 'aria-label': 'Edits' },
+  const tabs = element('div', { className: 'p2p-row', role: 'tablist', 'aria-label': t('Edits') },
     ...captions.map((/** @type {string} */ textContent, /** @type {number} */ n) => element('button', {
       type: 'button', role: 'tab', textContent, title: textContent, className: 'p2p-tab',
       'aria-selected': n === state.edit, 'aria-pressed': n === state.edit, onclick: choose('edit', n)
     })))
-  const modes = element('div', { className: 'p2p-row' }, ...[SLIDER, DIFFERENCE].map((textContent) =>
+  const modes = element('div', { className: 'p2p-row' }, ...[SLIDER, DIFFERENCE].map((mode) =>
     element('button', {
-      type: 'button', textContent, 'aria-pressed': state.mode === textContent,
-      onclick: choose('mode', textContent)
+      type: 'button', textContent: mode === SLIDER ? t('Slider') : t('Difference'), 'aria-pressed': state.mode === mode,
+      onclick: choose('mode', mode)
     })))
   return [tabs, stage(source[state.edit % source.length], edited[state.edit], state), modes]
 }
@@ -60,9 +61,9 @@ function stage(/** @type {any} */ source, /** @type {any} */ edited, /** @type {
   const different = state.mode === DIFFERENCE
   const picture = (/** @type {any} */ image, /** @type {string} */ alt, /** @type {string} */ className) =>
     element('img', { src: address(image), alt, className, draggable: false })
-  const below = picture(edited, 'Edited image', 'p2p-edited')
+  const below = picture(edited, t('Edited image'), 'p2p-edited')
   const box = element('div', { className: 'p2p-pictures' }, below,
-    picture(source, 'Source image', 'p2p-source'))
+    picture(source, t('Source image'), 'p2p-source'))
   below.onload = () => box.style.setProperty('--ratio', String(below.naturalWidth / below.naturalHeight))
   const made = element('div', { className: `p2p-stage${different ? ' p2p-difference' : ''}` }, box)
   if (different) return made
@@ -72,12 +73,12 @@ function stage(/** @type {any} */ source, /** @type {any} */ edited, /** @type {
   }
   move(state.at)
   box.append(
-    element('span', { className: 'p2p-name p2p-left', textContent: 'source' }),
-    element('span', { className: 'p2p-name p2p-right', textContent: 'edit' }),
+    element('span', { className: 'p2p-name p2p-left', textContent: t('source') }),
+    element('span', { className: 'p2p-name p2p-right', textContent: t('edit') }),
     element('div', { className: 'p2p-line' }),
     element('input', {
       type: 'range', min: 0, max: 100, value: state.at, className: 'p2p-slide',
-      'aria-label': 'Part of the source that is shown, in percent',
+      'aria-label': t('Part of the source that is shown, in percent'),
       oninput: (/** @type {any} */ event) => move(Number(event.target.value))
     }))
   return made

@@ -1,6 +1,7 @@
 /** What edits change, in colour: kept, swapped, added and removed words, and factors. */
 
 import { element } from './page.js'
+import { t } from './texts.js'
 
 const LONG = 12
 const AROUND = 2
@@ -16,7 +17,7 @@ const AROUND = 2
  * @param {[string, number][]} [factors] words with what their attention is multiplied with
  */
 export function diff(spans, own, factors = []) {
-  const line = element('div', { className: 'p2p-diff', 'aria-label': 'What changes' })
+  const line = element('div', { className: 'p2p-diff', 'aria-label': t('What changes') })
   const changed = spans.flatMap((span, n) => (span.kind === 'kept' ? [] : [n]))
   const near = (/** @type {number} */ n) => changed.some((at) => Math.abs(at - n) <= AROUND)
   let left = false
@@ -36,7 +37,7 @@ export function diff(spans, own, factors = []) {
     line.append(element('span', { className: 'p2p-factor', textContent }), ' ')
   }
   if (!line.childNodes.length) {
-    line.append(element('span', { className: 'p2p-hint', textContent: 'No word changes yet.' }))
+    line.append(element('span', { className: 'p2p-hint', textContent: t('No word changes yet.') }))
   }
   return line
 }

@@ -7,6 +7,7 @@ import { diff } from './diff.js'
 import { faders } from './faders.js'
 import { EDITS, chains, controllerOf, places, source, textOf } from './graph.js'
 import { addPanel, element, write } from './page.js'
+import { t } from './texts.js'
 import { factorsOf, meant, parts, phraseOf, toggled, withFactor, withWord, without } from './words.js'
 
 /** The nodes that have a panel. */
@@ -64,8 +65,8 @@ function say(node, text) {
   fill(node, text, () => [hint(text)])
 }
 
-const hint = (/** @type {string} */ textContent) =>
-  element('div', { className: 'p2p-hint', textContent })
+const hint = (/** @type {string} */ text) =>
+  element('div', { className: 'p2p-hint', textContent: t(text) })
 
 /** An edit's inputs as the server will have them; null where one is known only when it runs. */
 function inputs(/** @type {Place} */ place) {
@@ -119,8 +120,8 @@ function drawEdit(/** @type {Place} */ place, /** @type {number} */ at, /** @typ
       ...wordFaders(place, own.factor)
     ],
     P2P_LocalBlend: () => [
-      listChips(place, 'source_words', words, 'Source'),
-      listChips(place, 'edited_words', answer.words, 'Edit')
+      listChips(place, 'source_words', words, t('Source')),
+      listChips(place, 'edited_words', answer.words, t('Edit'))
     ]
   }
   const mistakes = answer.mistakes.filter((/** @type {any} */ one) =>
@@ -185,7 +186,7 @@ function refineChips(/** @type {Place} */ place, /** @type {any[]} */ words,
     const prompt = words.length ? answer.text : ''
     return element('div', { className: 'p2p-row' }, element('button', {
       type: 'button',
-      textContent: 'Start from the source prompt',
+      textContent: t('Start from the source prompt'),
       onclick: () => put(place, 'edited_prompt', prompt)
     }))
   }
@@ -208,7 +209,7 @@ function wrong(/** @type {Place} */ place, /** @type {any} */ mistake) {
   const box = element('div', { className: 'p2p-mistake', role: 'alert' })
   box.append(nearest ? message.replace(/ Did you mean .*$/, '') : message)
   if (nearest) {
-    box.append(' Did you mean ', element('button', {
+    box.append(` ${t('Did you mean')} `, element('button', {
       type: 'button', textContent: nearest, onclick: () => replaceWord(place, phrase, nearest)
     }))
   }

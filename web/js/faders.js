@@ -1,6 +1,7 @@
 /** Factors of words as sliders, a row per word: arrow keys move one, a double click resets it. */
 
 import { element } from './page.js'
+import { t } from './texts.js'
 
 const [LEAST, MOST, STEP, NEUTRAL] = [-2, 2, 0.05, 1]
 const written = (/** @type {number} */ factor) => `× ${String(factor).replace('-', '−')}`
@@ -12,7 +13,7 @@ const written = (/** @type {number} */ factor) => `× ${String(factor).replace('
  *     factor, and whether it is let go
  */
 export function faders(factors, set) {
-  return element('div', { className: 'p2p-faders', 'aria-label': 'Factors' },
+  return element('div', { className: 'p2p-faders', 'aria-label': t('Factors') },
     ...factors.map(([phrase, factor], index) => row(phrase, factor, (value, done) => set(index, value, done))))
 }
 
@@ -21,7 +22,8 @@ function row(/** @type {string} */ phrase, /** @type {number} */ factor,
   const shown = element('output', { textContent: written(factor) })
   const slider = element('input', {
     type: 'range', min: LEAST, max: MOST, step: STEP, 'data-key': `fader ${phrase}`,
-    'aria-label': `Factor of ${phrase}`, title: 'Drag, or use the arrow keys; a double click resets to 1.'
+    'aria-label': `${t('Factor of')} ${phrase}`,
+    title: t('Drag, or use the arrow keys; a double click resets to 1.')
   })
   slider.value = factor
   const take = (/** @type {number} */ value, /** @type {boolean} */ done) => {

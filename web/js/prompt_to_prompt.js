@@ -8,6 +8,7 @@ import { places } from './graph.js'
 import { addMaps, showMaps } from './maps.js'
 import { addStyle, showOwn } from './page.js'
 import { grow } from './sockets.js'
+import { loadTexts } from './texts.js'
 import { watch } from './watching.js'
 import { addWindows, showWindows } from './windows.js'
 
@@ -15,8 +16,9 @@ let soon = () => {}
 
 app.registerExtension({
   name: 'PromptToPrompt',
-  setup() {
+  async setup() {
     addStyle()
+    await loadTexts()
     soon = watch(() => {
       const all = places(app.rootGraph ?? app.graph)
       colour()

@@ -1,5 +1,7 @@
 /** The edit sockets of a P2P Controller: those in use and a spare one. */
 
+import { inputName } from './texts.js'
+
 const MOST = 8
 const OPTIONAL_SHAPE = 7 // the host's: a hollow circle
 const numberOf = (/** @type {any} */ input) => Number(/^edit_(\d+)$/.exec(input.name)?.[1] ?? 0)
@@ -16,6 +18,8 @@ export function grow(node) {
   }
   const there = new Set(node.inputs.map(numberOf))
   for (let number = 1; number <= wanted; number++) {
-    if (!there.has(number)) node.addInput(`edit_${number}`, 'P2P_EDIT', { shape: OPTIONAL_SHAPE })
+    if (there.has(number)) continue
+    const name = `edit_${number}`
+    node.addInput(name, 'P2P_EDIT', { shape: OPTIONAL_SHAPE, localized_name: inputName(node.type, name) })
   }
 }
