@@ -13,7 +13,9 @@ import { t } from './texts.js'
  * @param {boolean} [disabled]
  */
 export function chips(words, chosen, choose, label = '', disabled = false) {
-  const row = element('div', { className: 'p2p-row p2p-chips', role: 'group', 'aria-label': label || t('Words of the prompt') })
+  const row = element('div', {
+    className: 'p2p-row p2p-chips', role: 'group', 'aria-label': label || t('Words of the prompt')
+  })
   if (label) row.append(element('span', { className: 'p2p-label', textContent: label }))
   words.forEach((word, index) => {
     row.append(
