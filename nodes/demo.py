@@ -28,12 +28,12 @@ class P2PDemoCheckpoint(io.ComfyNode):
             "as 'a red star on the grass', best at a cfg of 3. Small enough for a CPU; every stock "
             "node works on it.",
             **optional_schema(search_aliases=["prompt to prompt", "demo", "example model"]),
-            inputs=[_model_input()] if len(MODELS) > 1 else [],
+            inputs=[_model_input()],
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="The diffusion model (v-prediction, SD1.x family), for a cfg of about "
-                    "3.",
+                    tooltip="The network, for a cfg of about 3: of the SD1.x family (v-prediction), "
+                    "or of Flux's (flow matching).",
                 ),
                 io.Clip.Output(
                     display_name="clip", tooltip="The text encoder: CLIP's tokens, 77 of them."

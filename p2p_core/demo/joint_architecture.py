@@ -21,8 +21,8 @@ Flux names, fp16, its configuration as JSON under the metadata key "p2p_demo". A
 encoder are the first demo model's.
 """
 
-MODELS = {"UNet": WEIGHTS, "MMDiT": JOINT_WEIGHTS} if JOINT_WEIGHTS.is_file() else {"UNet": WEIGHTS}
-"""The demo models by what their networks are called; the second is there once it is trained."""
+MODELS = {"UNet": WEIGHTS, "MMDiT": JOINT_WEIGHTS}
+"""The demo models by what their networks are called."""
 
 JOINT_CONFIG: dict[str, Any] = {
     "transformer": {
