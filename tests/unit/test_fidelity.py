@@ -61,7 +61,7 @@ def test_a_file_without_it_tells_no_hundred_decibels(tmp_path):
     ("explained", "said"),
     [
         ((0.31,), "good, the prompt explains 31% of what the negative leaves open"),
-        ((0.08,), "fair, the prompt explains 8% of .*: name what else"),
+        ((0.02,), "fair, the prompt explains 2% of .*: name what else"),
         ((-0.2,), "poor, the prompt explains 0% of .*: look for words that are wrong"),
         ((), ""),
     ],
