@@ -439,25 +439,60 @@ def test_hooks_are_named(demo):
         )
 
 
-def test_flow_models_are_refused(demo, inverted, edited):
-    """However they come to be: here by the host's own node that makes a model one."""
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_that_a_node_makes_one_of_flows(method, demo, inverted):
+    """It is inverted and edited as one: here by the host's own node."""
     import comfy_extras.nodes_model_advanced as advanced
 
     (flow,) = call(advanced.ModelSamplingAuraFlow, demo.model, 1.73)
-    settings = {"negative": demo.encode(""), "vae": demo.vae, "steps": 2, "scheduler": "normal"}
-    latent = {"samples": torch.ones(1, 4, 16, 16)}
-    for method in METHODS:
-        with pytest.raises(ValueError, match=r"Not for this model.* image-to-image"):
-            invert_latent(
-                flow,
-                demo.clip,
-                "a star",
-                Options(method),
-                latent=latent,
-                denoise=1.0,
-                guidance=1.0,
-                **settings,
-            )
+    settings = {"negative": demo.encode(""), "steps": 3, "scheduler": "normal"}
+    latent = {"samples": inverted("direct").latent}
+    inversion = invert_latent(
+        flow,
+        demo.clip,
+        "a yellow circle",
+        Options(method, SHORT),
+        latent=latent,
+        vae=demo.vae,
+        denoise=1.0,
+        guidance=CFG,
+        **settings,
+    )
+    encoded = build_controller(demo.clip, inversion.prompt, [(SWAP,)])
+    given = settings | {"latent": latent, "seed": 0, "cfg": CFG, "sampler_name": "euler"}
+    result = sample(flow, encoded, inversion=inversion, **given)
+    source = result.source["samples"]
+    assert relative(source, inversion.reconstruction) <= 5e-5
+    assert relative(result.edited["samples"], source) > 1e-2
+    with pytest.raises(ValueError, match="the noise levels that the inversion was made with"):
+        sample(demo.model, encoded, inversion=inversion, **given)
+
+
+def test_a_model_that_begins_with_another_image_is_refused(demo, inverted):
+    import comfy.model_sampling as kinds
+
+    if not hasattr(kinds, "IMG_TO_IMG_FLOW"):
+        pytest.skip("this ComfyUI has no such kind")
+
+    class Sampling(kinds.ModelSamplingDiscreteFlow, kinds.IMG_TO_IMG_FLOW):
+        pass
+
+    model = demo.model.clone()
+    model.add_object_patch("model_sampling", Sampling(demo.model.model.model_config))
+    with pytest.raises(ValueError, match="a model that samples from noise"):
+        invert_latent(
+            model,
+            demo.clip,
+            "a star",
+            Options("direct"),
+            negative=demo.encode(""),
+            latent={"samples": inverted("direct").latent},
+            vae=demo.vae,
+            steps=2,
+            scheduler="normal",
+            denoise=1.0,
+            guidance=CFG,
+        )
 
 
 def test_images_that_the_autoencoder_cannot_halve_are_cropped_by_the_stock_node(
