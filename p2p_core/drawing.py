@@ -107,7 +107,8 @@ def scaled(maps: Tensor, common: bool) -> Tensor:
 
 def spread(count: int, most: int) -> list[int]:
     """Choose at most so many of `count` places, evenly, the first and the last among them."""
-    return torch.linspace(0, count - 1, min(most, count)).round().long().tolist()
+    most = min(most, count)
+    return [round(n * (count - 1) / max(1, most - 1)) for n in range(most)]
 
 
 def coloured(values: Tensor) -> Tensor:
@@ -163,12 +164,12 @@ def tiles(seen: Sequence[Seen]) -> Tiles:
     chosen = spread(len(seen[0].steps), MOST_STEPS)
     maps = torch.stack([torch.cat([one.mean[None], one.steps[chosen]]).cpu() for one in seen])
     if (longer := max(maps.shape[-2:])) > MOST_CELLS:
-        small = [max(1, side * MOST_CELLS // longer) for side in maps.shape[-2:]]
-        maps = torch.nn.functional.adaptive_avg_pool2d(maps, small)
+        height, width = (max(1, side * MOST_CELLS // longer) for side in maps.shape[-2:])
+        maps = torch.nn.functional.adaptive_avg_pool2d(maps, (height, width))
     grey = torch.cat(list(normalised(maps).unbind(1)), dim=-1)
     return Tiles(
         grey[..., None].expand(*grey.shape, 3),
-        [[float(f"{peak:.4g}") for peak in row] for row in maps.amax((-2, -1)).tolist()],
+        [[float(f"{float(peak):.4g}") for peak in row] for row in maps.amax((-2, -1))],
         [seen[0].numbers[n] if seen[0].numbers else n + 1 for n in chosen],
     )
 

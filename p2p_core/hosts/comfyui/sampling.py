@@ -26,6 +26,7 @@ from .conditioning import CONTROLLER_KEY, Conditioning, EncodedController, Paylo
 from .controlnets import by_block
 from .families import family_of
 from .known import ADAPTIVE, known
+from .previews import side_by_side
 from .replaying import apply, check, name_of
 from .stepping import asked_beside, begun
 
@@ -318,7 +319,9 @@ def sample(
             comfy.samplers.sampler_object(sampler_name),
             sigmas,
             mask,
-            latent_preview.prepare_callback(model, len(sigmas) - 1),
+            side_by_side(
+                latent_preview.prepare_callback(model, len(sigmas) - 1), edits.rows(len(start))
+            ),
             not comfy.utils.PROGRESS_BAR_ENABLED,
             seed,
             maps,
