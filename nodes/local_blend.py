@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..p2p_core.hosts.comfyui.sampling import unnested
-from ..p2p_core.local_blend import MOST_SMOOTHING, LocalBlend
+from ..p2p_core.local_blend import BOTH, LATENTS, MOST_SMOOTHING, VALUES, LocalBlend
 from ..p2p_core.notation import parse_words
 from .common import (
     ADVANCED,
@@ -135,6 +135,17 @@ class P2PLocalBlend(io.ComfyNode):
                     "that is in pieces.",
                     **ADVANCED,
                 ),
+                io.Combo.Input(
+                    "keep_background",
+                    options=[LATENTS, VALUES, BOTH],
+                    default=LATENTS,
+                    optional=True,
+                    tooltip="How what lies outside the mask stays the source's. Latents: it is set "
+                    "back after every step. Values: the edited image's self-attention (in Flux and "
+                    "the like, its attention) finds the source's values there, and nothing is set "
+                    "back, which leaves no seam and keeps less exactly. Both: one and the other.",
+                    **ADVANCED,
+                ),
             ],
             outputs=[
                 Edit.Output(
@@ -164,6 +175,7 @@ class P2PLocalBlend(io.ComfyNode):
         background: dict[str, Any] | None = None,
         threshold_by: str = VALUE,
         smoothing: float = 0.0,
+        keep_background: str = LATENTS,
     ) -> io.NodeOutput:
         blend = LocalBlend(
             parse_words(source_words),
@@ -178,5 +190,6 @@ class P2PLocalBlend(io.ComfyNode):
             None if background is None else unnested(background["samples"]),
             RESOLUTIONS[resolution],
             smoothing,
+            keep_background,
         )
         return linked(edit, blend, cls)

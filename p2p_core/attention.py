@@ -188,7 +188,6 @@ class SelfEdit:
     before the network is called, which only looks it up: a compiler can trace that.
     """
 
-    rows: int
     gathers: tuple[tuple[float, Tensor], ...]
     """(size of a layer that is too much, int64[rows]: whose queries and keys each row takes)."""
 
@@ -207,7 +206,7 @@ class SelfEdit:
                 if limit >= least:
                     gather[row] = source
             gathers.append((least, gather.to(device)))
-        return cls(rows, tuple(gathers)) if gathers else None
+        return cls(tuple(gathers)) if gathers else None
 
     def gather(self, size: int) -> Tensor | None:
         """int64[rows]: whose queries and keys each row takes in such a layer; None: its own."""

@@ -15,7 +15,7 @@ from .attention_maps import WordMaps
 from .controller import Controller, Rows
 from .inversion.path import Path
 from .inversion.task import Found
-from .local_blend import LocalBlend, blend, chosen_side
+from .local_blend import LATENTS, VALUES, LocalBlend, blend, chosen_side
 from .schedules import progress
 
 Noised = Callable[[Tensor, float], Tensor]
@@ -54,6 +54,8 @@ class Blending:
             if wanted.looks
         }
         self.masks: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        """Masks of branches that take their source's values outside them, as they are now."""
 
     def __bool__(self) -> bool:
         return bool(self.blends) or self.path is not None
@@ -89,11 +91,15 @@ class Blending:
                 source, edited = seen[sources, 0], seen[block, 1]
                 subtract = [seen[rows, 2] for rows in (sources, block) if columns[rows, 2].any()]
             mask = wanted.mask(source, edited, subtract, self.size, frames)
+            self.masks[n] = mask
+            if wanted.keep_background != LATENTS:
+                self.values[n] = mask
+            if wanted.keep_background == VALUES:
+                continue
             background = x[sources]
             if wanted.background is not None:
                 background = noised(wanted.background, sigma)
             x[block] = blend(x[block], background.to(x), mask)
-            self.masks[n] = mask
 
     def _restore(self, path: Path, x: Tensor, sigma: float, done: bool) -> None:
         """Set the sources to their path, in place, and move the edits alongside where shared."""

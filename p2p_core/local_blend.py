@@ -18,6 +18,9 @@ from torch import Tensor
 from .attention_maps import indicator, normalised
 from .tokens import Prompt
 
+LATENTS, VALUES, BOTH = "latents", "values", "both"
+"""What outside the mask is the source's: latents after each step, values of attention, or both."""
+
 MOST_SMOOTHING = 16
 """Cells: more would leave nothing of a map."""
 
@@ -47,12 +50,14 @@ class LocalBlend:
     joined to the words' mask by `join`, or is the mask where there are no words. `background`, a
     latent, takes the source's place outside the mask (paper figure 12). `resolution` is the side of
     the layers that are looked at as a fraction of the latent's side, None for the coarsest ones of
-    at least `LEAST_SIDE` cells a side.
+    at least `LEAST_SIDE` cells a side. `keep_background` says what is the source's outside the
+    mask: the latents after each step, the values of attention (see `background`), or both.
 
     Without words and mask, the words are those that the edits of its chain change
     (`controller.plan` finds them).
 
-    Raises `ValueError` for numbers out of range.
+    Raises `ValueError` for numbers out of range, and for another `background` whose latents are not
+    kept alone.
     """
 
     source_words: tuple[str, ...] = ()
@@ -67,6 +72,7 @@ class LocalBlend:
     background: Tensor | None = None
     resolution: float | None = None
     smoothing: float = 0.0
+    keep_background: str = LATENTS
 
     def __post_init__(self) -> None:
         for name in ("threshold", "start", "softness"):
@@ -82,6 +88,17 @@ class LocalBlend:
             raise ValueError(f"Expected to grow by 0 or more latent cells, got {self.grow}.")
         if self.join not in ("union", "intersection"):
             raise ValueError(f"Expected to join by union or intersection, got {self.join!r}.")
+        if self.keep_background not in (LATENTS, VALUES, BOTH):
+            raise ValueError(
+                f"Expected to keep the background by {LATENTS}, {VALUES} or {BOTH}, got "
+                f"{self.keep_background!r}."
+            )
+        if self.background is not None and self.keep_background != LATENTS:
+            raise ValueError(
+                f"Expected to keep the background by {LATENTS} where another takes its place, got "
+                f"{self.keep_background}: values are the source's own. Disconnect the background, "
+                f"or keep it by {LATENTS}."
+            )
 
     @property
     def asks(self) -> bool:

@@ -134,6 +134,35 @@ def test_attention_is_the_oracles(renormalised, model, monkeypatch):
     assert {text is None for _, _, text, _ in calls} == {False, True}
 
 
+def test_values_outside_a_mask_are_the_sources(model, monkeypatch):
+    """Those of every self-attention under the prompt, from the second step on, held to a loop."""
+    seen, own = [], Processor.__call__
+
+    def watched(self, attn, pixels, encoder_hidden_states=None, *rest, **named):
+        if encoder_hidden_states is None and self.call.values is not None:
+            _, _, v = project_in(attn, pixels)
+            side = round(v.shape[1] ** 0.5)
+            expected = v.clone()
+            for pixel in range(side**2):
+                if pixel % side * (16 // side) >= 4:  # its first latent cell is outside
+                    expected[3, pixel] = v[2, pixel]
+            found = self.call.values.within(v, self.call.layer(v.shape[1]))
+            seen.append(torch.equal(found, expected))
+        return own(self, attn, pixels, encoder_hidden_states, *rest, **named)
+
+    monkeypatch.setattr(Processor, "__call__", watched)
+    left = torch.zeros(1, 16, 16)
+    left[..., :4] = 1
+    kept = LocalBlend(user_mask=left, start=0.0, keep_background="values")
+    result, plain = run(model, (SWAP, kept)), run(model, (SWAP,))
+    assert seen
+    assert all(seen)
+    assert relative(result.source, plain.source) <= TOLERANCE
+    assert not torch.equal(result.edited, plain.edited)
+    full = LocalBlend(user_mask=torch.ones(1, 16, 16), start=0.0, keep_background="values")
+    assert torch.equal(run(model, (SWAP, full)).edited, plain.edited)
+
+
 def test_attention_is_as_it_was_afterwards(demo):
     before = demo.pipeline.unet.attn_processors
     run(demo, (SWAP,))

@@ -41,8 +41,11 @@ def papers_mask(maps):
     return found / found.amax((2, 3), keepdim=True) > 0.3
 
 
-def explicit_loop(demo, latent, start, mask_of=papers_mask):
-    """Euler, maps made in the open and edited, the latent blended after each step."""
+def explicit_loop(demo, latent, start, mask_of=papers_mask, keep="latents"):
+    """Euler, maps made in the open and edited, the latent blended after each step.
+
+    Or values of self-attention outside the mask of the step before are the source's, or both.
+    """
     total, model = {"maps": 0}, demo.model.clone()
 
     def attn2(q, k, v, extra):
@@ -56,8 +59,20 @@ def explicit_loop(demo, latent, start, mask_of=papers_mask):
             total["maps"] = total["maps"] + word.view(2, 1, 16, 16)
         return (maps @ v).transpose(1, 2).flatten(2)
 
+    def attn1(q, k, v, extra):
+        if "mask" in total and keep != "latents":
+            row = extra["cond_or_uncond"].index(0) * 2
+            side = round(q.shape[1] ** 0.5)
+            inside = F.max_pool2d(total["mask"], 16 // side)[0, 0].flatten() > 0
+            v = v.clone()
+            v[row + 1, ~inside] = v[row, ~inside]
+        q, k, v = (x.view(*x.shape[:2], extra["n_heads"], -1).transpose(1, 2) for x in (q, k, v))
+        maps = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
+        return (maps @ v).transpose(1, 2).flatten(2)
+
     for block in cross_attention_blocks(model):
         model.set_model_attn2_replace(attn2, *block)
+        model.set_model_attn1_replace(attn1, *block)
 
     def euler(network, noise, sigmas, extra_args=None, callback=None, disable=None):
         x = noise
@@ -67,7 +82,8 @@ def explicit_loop(demo, latent, start, mask_of=papers_mask):
             if (i + 1) / (len(sigmas) - 1) > start:
                 mask = mask_of(total["maps"]).float()
                 total["mask"] = torch.maximum(mask[:1], mask[1:])
-                x = x[:1] + total["mask"] * (x - x[:1])
+                if keep != "values":
+                    x = x[:1] + total["mask"] * (x - x[:1])
         return x
 
     guider = comfy.samplers.CFGGuider(model)
@@ -96,6 +112,42 @@ def test_euler_is_the_explicit_loop(start, demo, blended, latent):
     assert torch.equal(result.masks, mask)
     assert relative(result.source["samples"], expected[:1]) <= TOLERANCE
     assert relative(result.edited["samples"], expected[1:]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("keep", ["values", "both"])
+@pytest.mark.parametrize("patched", [False, True])
+def test_values_outside_the_mask_of_the_step_before(keep, patched, demo, latent):
+    """As made in the open, where another extension has a patch of self-attention, too."""
+    model = demo.model.clone()
+    if patched:
+        model.set_model_attn1_patch(lambda n, context, value, extra: (n, context, value))
+    local = LocalBlend(("circle",), ("star",), keep_background=keep)
+    encoded = build_controller(demo.clip, PROMPT, [(SWAP, local)])
+    options = {"negative": demo.encode(""), "latent": latent, **vars(SETTINGS)}
+    result = sample(model, encoded, **options)
+    expected, mask = explicit_loop(demo, latent, 0.2, keep=keep)
+    assert 0 < mask.mean() < 1
+    assert torch.equal(result.masks, mask)
+    assert relative(result.source["samples"], expected[:1]) <= TOLERANCE
+    assert relative(result.edited["samples"], expected[1:]) <= TOLERANCE
+    other, _ = explicit_loop(demo, latent, 0.2, keep="latents")
+    assert relative(result.edited["samples"], other[1:]) > 100 * TOLERANCE
+
+
+def test_a_known_source_runs_for_its_values(demo, latent):
+    """Outside the windows nothing else asks for it."""
+    from p2p_core.hosts.comfyui.sourcing import sample_source
+
+    settings = vars(SETTINGS)
+    common = {"negative": demo.encode(""), "latent": latent, **settings}
+    inversion = sample_source(demo.model, demo.clip, PROMPT, **common)
+    white = torch.ones(1, 16, 16)
+    white[..., 5:] = 0
+    local = LocalBlend(user_mask=white, keep_background="values")
+    encoded = build_controller(demo.clip, PROMPT, [(SWAP, local)])
+    full = sample(demo.model, encoded, **common)
+    again = sample(demo.model, encoded, **common, inversion=inversion)
+    assert relative(again.edited["samples"], full.edited["samples"]) <= TOLERANCE
 
 
 def test_smoothed_maps_and_otsus_threshold(demo, blended, latent):

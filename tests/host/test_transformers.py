@@ -108,8 +108,12 @@ def masked_maps(q, k, heads, mask=None, **named):
     return (logits(q, k, heads) + (0 if mask is None else mask)).softmax(-1)
 
 
-def in_the_open(model, family, controller, cfg, sources=1):
-    """The same run in which every block's maps are made explicitly, and edited by definition."""
+def in_the_open(model, family, controller, cfg, sources=1, masks=None):
+    """The same run in which every block's maps are made explicitly, and edited by definition.
+
+    `masks`, {branch: bool[sources frames height width]} of latent cells, say where edits keep their
+    own values of the image after the first step.
+    """
     rows = Rows(sources, len(controller.controller.branches))
     tokens = controller.controller.length
     patch = family.patch
@@ -119,6 +123,17 @@ def in_the_open(model, family, controller, cfg, sources=1):
 
     def progress_of(options):
         return progress(float(options["sigmas"][0]), options["sample_sigmas"].tolist())
+
+    def values(v, start, options):
+        """Of the image: cells wholly outside their mask have the source's."""
+        v = v.clone()
+        here = progress_of(options)
+        for branch, mask in (masks or {}).items() if here else ():
+            for image, (row, source) in enumerate(rows.pairs(branch)):
+                cells = mask[image].unflatten(-1, (-1, patch)).unflatten(-3, (-1, patch))
+                outside = ~cells.any(-1).any(-2).flatten()
+                v[start + row, outside] = v[start + source, outside]
+        return v
 
     def crossing(func, q, k, v, heads, *args, **named):
         """Attention of a family whose text has its own; blocks call self, then cross."""
@@ -133,6 +148,8 @@ def in_the_open(model, family, controller, cfg, sources=1):
         part = ((controller.controller, rows, kind.index(0) * rows.total),)
         q, k, v = (x.transpose(1, 2).flatten(2) if x.ndim == 4 else x for x in (q, k, v))
         q, k, v = q.double(), k.double(), v.double()
+        if k.shape[-2] == pixels:
+            v = values(v, part[0][2], options)
         maps = masked_maps(q, k, heads, *args, **named)
         edits = CallEdits(part, progress_of(options), tokens).rows(block, kinds)
         edited = self_edited_maps if k.shape[-2] == pixels else edited_maps
@@ -160,6 +177,7 @@ def in_the_open(model, family, controller, cfg, sources=1):
         text, image = (
             slice(begin, begin + size) for begin, size in zip(begins, (tokens, pixels), strict=True)
         )
+        joined[2][:, image] = values(joined[2][:, image], start, options)
         return joint_output(*joined, edits, text, image, heads).to(q)
 
     def pooled(apply, args):
@@ -258,6 +276,24 @@ def test_several_edits_of_several_sources(model, family, cfg):
     expected = in_the_open(model, family, controller, cfg, sources=2)
     assert relative(result.source["samples"], expected[:2]) <= TOLERANCE
     assert relative(result.edited["samples"], expected[2:]) <= TOLERANCE
+
+
+@torch.inference_mode()
+def test_values_outside_masks_are_the_sources(model, family):
+    """Two edits of two sources, one with a mask for each; nothing is set in the latents."""
+    generator = torch.Generator().manual_seed(5)
+    white = torch.rand(2, 1, *family.size, generator=generator) > 0.8
+    blend = LocalBlend(user_mask=white[:, 0].float(), start=0.0, keep_background="values")
+    mode = SHARED if family.joint else ALIGNED
+    both = [(*chains(mode)["swap"], blend), chains(mode)["chain"]]
+    controller = encoded(family, both)
+    result = ours(model, family, controller, 2.5, sources=2)
+    masks = {0: white.expand(-1, family.frames, -1, -1)}
+    expected = in_the_open(model, family, controller, 2.5, sources=2, masks=masks)
+    assert relative(result.source["samples"], expected[:2]) <= TOLERANCE
+    assert relative(result.edited["samples"], expected[2:]) <= TOLERANCE
+    own = in_the_open(model, family, controller, 2.5, sources=2)
+    assert relative(result.edited["samples"][:2], own[2:4]) > 3 * TOLERANCE
 
 
 @pytest.mark.parametrize("mode", [SHARED, ALIGNED])

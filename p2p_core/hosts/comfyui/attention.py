@@ -8,7 +8,7 @@ outlives a run.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ...background import SourceValues
 from ...calls import CallEdits, Held, Look
 from ...controller import Alone, Controller, Rows
 from ...noise import SharedNoise
@@ -105,6 +106,20 @@ class RunState:
             if name in self.payloads
             for maps in self.payloads[name].maps
         ]
+
+    def values(
+        self, options: dict[str, Any], x: Tensor, held: Held | None = None
+    ) -> SourceValues | None:
+        """Find which rows of a call take whose values; none of a part of the image, as `looks`."""
+        if x.shape[-2:] != self.size:
+            return None
+        uuids = options["uuids"]
+        parts = list[tuple[Mapping[int, Tensor], Rows, int]]()
+        for n, (name, (start, _)) in enumerate(zip(uuids, _spans(uuids, x, held), strict=True)):
+            payload = self.payloads.get(name)
+            if payload is not None and payload.rows is not None:
+                parts.append((payload.values, held.rows[n] if held else payload.rows, start))
+        return SourceValues.of(parts, x.shape[-2])
 
     def edits(
         self,
@@ -223,8 +238,9 @@ def attach(model: Any) -> Any:
             t, c_concat, c_crossattn, control, extra = given
             tokens = tokens_of_call(c_crossattn, extra)
             prepared, looks = run.edits(family, own, x, tokens, held), run.looks(own, x, held)
-            if prepared is not None or looks:
-                options = family.edited(options, prepared, looks, x.shape, tokens)
+            values = run.values(own, x, held)
+            if prepared is not None or looks or values is not None:
+                options = family.edited(options, prepared, looks, values, x.shape, tokens)
                 extra = family.conditions(prepared, extra)
             result = executor(x, t, c_concat, c_crossattn, control, options, **extra)
             family.check(options)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
@@ -64,11 +64,13 @@ class Payload:
     """Of the sources' inversion, for the negative prompt: its tokens may be others at each step."""
     known: Known | None = None
     """Of sources whose rows need not run where nothing looks at them."""
+    values: Mapping[int, Tensor] = field(default_factory=dict[int, Tensor])
+    """Masks outside which a branch takes its source's values, as they are now, see `Blending`."""
 
     def needs_source(self, here: float) -> bool:
         """Tell whether something looks at the sources' attention at a progress of sampling, 0–1."""
         edited = self.controller is not None and self.controller.needs_source(here)
-        return edited or bool(self.maps)
+        return edited or bool(self.maps) or bool(self.values)
 
 
 @dataclass(frozen=True)

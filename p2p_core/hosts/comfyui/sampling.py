@@ -156,6 +156,7 @@ class EditGuider:
             tuple(levels),
             self.continues,
             known=known(blending.path, rows, name_of(sampler), comfy.samplers.SAMPLER_NAMES),
+            values=blending.values,
         )
         guider = copy.copy(self.guider)
         guider.original_conds = {}

@@ -14,6 +14,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
 from ...attention import CrossEdit, SelfEdit
+from ...background import SourceValues
 from ...calls import Look
 from ...unet import is_of_side
 
@@ -42,15 +43,16 @@ class Call:
     cross: CrossEdit | None = None
     own: SelfEdit | None = None
     looks: Sequence[Look] = ()
+    values: SourceValues | None = None
     latent: tuple[int, int] = (0, 0)
     """(height, width)"""
     sides: tuple[float, ...] = field(default_factory=tuple[float, ...])
 
-    def layer(self, pixels: int) -> tuple[int, int]:
-        """Find the height and width of a layer of so many pixels."""
+    def layer(self, pixels: int) -> tuple[int, int] | None:
+        """Find the height and width of a layer of so many pixels; None if no text is seen there."""
         height, width = self.latent
         sizes = [(ceil(height * side), ceil(width * side)) for side in self.sides]
-        return next((size for size in sizes if size[0] * size[1] == pixels), (1, pixels))
+        return next((size for size in sizes if size[0] * size[1] == pixels), None)
 
 
 class Processor:
@@ -76,6 +78,9 @@ class Processor:
         call, text = self.call, encoder_hidden_states
         q, k, v = project_in(attn, hidden_states, text)
         if text is None:
+            layer = call.layer(q.shape[1])
+            if call.values is not None and layer is not None:
+                v = call.values.within(v, layer)
             rows = None if call.own is None else call.own.gather(q.shape[1])
             if rows is not None:
                 q, k = q.index_select(0, rows), k.index_select(0, rows)
@@ -83,7 +88,7 @@ class Processor:
         else:
             layer = call.layer(q.shape[1])
             for look in call.looks:
-                if is_of_side(look.maps.side, layer, call.latent):
+                if layer is not None and is_of_side(look.maps.side, layer, call.latent):
                     edited = partial(call.cross.attend, attention) if call.cross else None
                     look.take(attention, edited, q, k, attn.heads, layer)
             output = (call.cross.attend if call.cross else _plain)(attention, q, k, v)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ...attention import CrossEdit, RowEdit, SelfEdit
+from ...background import SourceValues
 from ...calls import CallEdits, Look, with_sources
 from ...edits import SHARED
 from ...inversion.task import Embedding
@@ -84,13 +85,19 @@ class Shape:
     """Where in a call's sequence what stands, and the grid that the image's tokens form."""
 
     rows: int
-    grid: tuple[int, int]
-    """(height, width), the frames of a video one below the other."""
+    sizes: tuple[int, int, int]
+    """(frames, height, width)."""
     text: slice
     """Of the prompts' tokens; those that fill up to a longer negative text are not of it."""
     image: slice
     texts: int
     """Tokens of text in the call."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(height, width), the frames of a video one below the other."""
+        frames, height, width = self.sizes
+        return frames * height, width
 
 
 @dataclass(frozen=True)
@@ -113,12 +120,20 @@ class Blocks:
     """Blocks that are looked at."""
     prepared: Prepared | None = None
     looks: Sequence[Look] = ()
+    values: SourceValues | None = None
     shape: Shape | None = None
     came: int = 0
 
-    def obey(self, prepared: Prepared | None, looks: Sequence[Look], shape: Shape) -> None:
-        """Do in the next call what was prepared, and look."""
-        self.prepared, self.looks, self.shape, self.came = prepared, looks, shape, 0
+    def obey(
+        self,
+        prepared: Prepared | None,
+        looks: Sequence[Look],
+        values: SourceValues | None,
+        shape: Shape,
+    ) -> None:
+        """Do in the next call what was prepared, look, and take `values`."""
+        self.prepared, self.looks, self.values = prepared, looks, values
+        self.shape, self.came = shape, 0
 
     def vectors(self, text: Embedding) -> Embedding:
         """Give edited rows their source's vector of the whole prompt, where it is wanted."""
@@ -175,6 +190,8 @@ class JointBlocks(Blocks):
         if call.q.shape[0] != shape.rows or length != call.k.shape[-2] or length < end:
             return call.given()
         self.came += 1
+        if self.values is not None:
+            call = replace(call, v=self.values.within(call.v, shape.sizes, shape.image))
         layout = Layout(shape.text, shape.image, call.heads)
         edit = None if self.prepared is None else self.prepared.blocks[block]
         if self.looks and block in self.watched:
@@ -222,6 +239,8 @@ class CrossBlocks(Blocks):
             rows = None if own is None else own.gather(pixels)
             if rows is not None:
                 call = replace(call, q=call.q.index_select(0, rows), k=call.k.index_select(0, rows))
+            if self.values is not None:
+                call = replace(call, v=self.values.within(call.v, shape.sizes))
             return call.given()
         if cross is None and not self.looks:
             return call.given()

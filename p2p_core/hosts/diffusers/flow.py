@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ...background import SourceValues
 from ...blocks import clean
 from ...calls import CallEdits, Look
 from ...inversion.task import FLOW, Embedding, Space
@@ -219,6 +220,7 @@ class FlowCall:
         self,
         prepared: Prepared | None,
         looks: Sequence[Look],
+        values: SourceValues | None,
         x: Tensor,
         sigma: float,
         text: Embedding,
@@ -235,12 +237,12 @@ class FlowCall:
         first = 0 if kind.text_first else ceil(pixels / kind.multiple) * kind.multiple
         shape = Shape(
             rows=len(x),
-            grid=(frames * height, width),
+            sizes=(frames, height, width),
             text=slice(first, first + tokens),
             image=slice(start, start + pixels),
             texts=texts,
         )
-        self.blocks.obey(prepared, looks, shape)
+        self.blocks.obey(prepared, looks, values, shape)
         prediction = self.model.predict(x, sigma, self.blocks.vectors(text), told)
         self.blocks.check()
         return prediction

@@ -18,6 +18,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from ...background import SourceValues
 from ...calls import CallEdits, Look
 from ...edits import AUTOMATIC
 from ...inversion.task import DIFFUSION, Embedding, Space, c_in
@@ -367,6 +368,7 @@ class UNetCall:
         self,
         prepared: Any,
         looks: Sequence[Look],
+        values: SourceValues | None,
         x: Tensor,
         sigma: float,
         text: Embedding,
@@ -375,5 +377,6 @@ class UNetCall:
     ) -> Tensor:
         """Predict under prepared edits; what a distilled model is told is not for a UNet."""
         self.call.cross, self.call.own = prepared
-        self.call.looks, self.call.latent = looks, (x.shape[-2], x.shape[-1])
+        self.call.looks, self.call.values = looks, values
+        self.call.latent = (x.shape[-2], x.shape[-1])
         return self.model.predict(x, sigma, text)

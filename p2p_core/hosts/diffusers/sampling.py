@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...attention_maps import WordMaps
+from ...background import SourceValues
 from ...blending import Blending
 from ...calls import CallEdits, Held, Look
 from ...controller import Chain, Controller, Rows, plan
@@ -138,7 +139,7 @@ class _Run:
             blending.apply(x, sigma, noised)
             residual = None if found is None else found.residual_at(sigma, levels)
             beside = x if residual is None else x + rows.of_sources(residual.to(x))
-            prediction = self._predict(call, beside, sigma, looking, known)
+            prediction = self._predict(call, beside, sigma, looking, blending.values, known)
             if residual is not None:
                 prediction = model.moved(prediction, sigma, beside - x)
             with SharedNoise(rows.total, rows.sources, widths):
@@ -163,16 +164,23 @@ class _Run:
         return self.course.begin(image, noise), noise
 
     def _predict(
-        self, call: Any, x: Tensor, sigma: float, maps: Sequence[WordMaps], known: bool
+        self,
+        call: Any,
+        x: Tensor,
+        sigma: float,
+        maps: Sequence[WordMaps],
+        values: Mapping[int, Tensor],
+        known: bool,
     ) -> Tensor:
         """The guided prediction of every row, edited.
 
-        Where sources are `known`, it is nothing for them, and their rows go through the network
-        only for who looks at their attention.
+        Branches take their source's values outside masks, `values`. Where sources are `known`, it
+        is nothing for them, and their rows go through the network only for who looks at their
+        attention.
         """
         guided = not isclose(self.settings.cfg, 1.0)
         here = progress(sigma, self.levels)
-        looked_at = bool(maps) or self.controller.needs_source(here)
+        looked_at = bool(maps) or bool(values) or self.controller.needs_source(here)
         needs = (False, looked_at) if guided else (looked_at,)
         held = Held.needed(self.rows, [need or not known for need in needs])
         text = joined_texts(self._uncond(here), self.positive) if guided else self.positive
@@ -182,6 +190,7 @@ class _Run:
         prediction = call.predict(
             self._edits(call, here, held, given),
             [Look(one, *held.spans[-1], here) for one in maps],
+            SourceValues.of([(values, held.rows[-1], held.spans[-1][0])], x.shape[-2]),
             given,
             sigma,
             text,

@@ -156,13 +156,8 @@ class Bench:
 
         def ours() -> Tensor:
             made = CallEdits(((controller, rows, 2),), 0.5, self.model.length).rows()
-            call = Call(
-                None,
-                None,
-                (),
-                (self.side, self.side),
-                cross_attention_sides(self.model.pipeline.unet),
-            )
+            sides = cross_attention_sides(self.model.pipeline.unet)
+            call = Call(latent=(self.side, self.side), sides=sides)
             call.cross, call.own = joined(made, 4, size, pixels.device)
             return Processor(call)(block.attn1, pixels) + Processor(call)(block.attn2, pixels, text)
 

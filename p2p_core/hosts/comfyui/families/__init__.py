@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ....background import SourceValues
 from ....calls import CallEdits, Look
 from .cross_transformer import CrossTransformer
 from .transformer import Transformer
@@ -34,13 +35,14 @@ class Family(Protocol):
         options: dict[str, Any],
         prepared: Any,
         looks: Sequence[Look],
+        values: SourceValues | None,
         latent: torch.Size,
         tokens: int,
     ) -> dict[str, Any]:
         """transformer_options of one call of the network with edits and looks in them.
 
-        The given ones are not changed. `latent` is the call's shape and `tokens` how many text
-        tokens each row has.
+        The given ones are not changed. `values` says which rows take whose values, `latent` is the
+        call's shape and `tokens` how many text tokens each row has.
         """
         ...
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ....attention import CrossEdit, RowEdit, SelfEdit
+from ....background import SourceValues
 from ....calls import CallEdits, Look
 from ....edits import SHARED
 from .blocks import COUNT_KEY, Count, block_number, check_came, with_source_vectors
@@ -138,6 +139,7 @@ class CrossTransformer:
         options: dict[str, Any],
         prepared: Prepared | None,
         looks: Sequence[Look],
+        values: SourceValues | None,
         latent: torch.Size,
         tokens: int,
     ) -> dict[str, Any]:
@@ -167,6 +169,8 @@ class CrossTransformer:
                 if rows is not None:
                     q, k = (x.index_select(0, rows) for x in (call.q, call.k))
                     call = replace(call, q=q, k=k)
+                if values is not None:
+                    call = replace(call, v=values.within(call.v, sizes))
                 return call.given()
             if keys != tokens or asked != pixels or not count.crossing:
                 return call.given()

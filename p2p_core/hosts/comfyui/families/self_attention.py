@@ -1,4 +1,7 @@
-"""Self-attention injection: edited rows take the source row's queries and keys, not its values.
+"""Self-attention of a UNet: whose queries and keys its rows take, and whose values where.
+
+Edited rows take the source row's queries and keys while it is injected, and the source's values
+outside a mask that keeps the background so.
 
 There are two ways in. `attn1_patch` comes before other extensions' patches, so that those that
 shorten or cut the sequence do it to all rows alike, but the host holds what a patch returns until
@@ -15,41 +18,60 @@ from typing import Any
 from torch import Tensor
 
 from ....attention import SelfEdit
+from ....background import SourceValues
 from .override import OVERRIDE
 
 CROSS_MARK = "p2p_cross"
 """In the options of everything that a cross-attention layer calls: not ours to inject into."""
 
 
-def install(edit: SelfEdit, options: dict[str, Any]) -> None:
-    """Into the transformer_options of one call; they and what they hold are not shared."""
+def install(
+    edit: SelfEdit | None, values: SourceValues | None, rows: int, options: dict[str, Any]
+) -> None:
+    """Into the transformer_options of one call of so many rows; what they hold is not shared."""
     patches = options.get("patches", {})
     if patches.get("attn1_patch") or options.get("patches_replace", {}).get("attn1"):
         options["patches"] = {
             **patches,
-            "attn1_patch": [partial(_patch, edit), *patches.get("attn1_patch", [])],
+            "attn1_patch": [partial(_patch, edit, values), *patches.get("attn1_patch", [])],
         }
     else:
-        options[OVERRIDE] = _override(edit, options.get(OVERRIDE))
+        options[OVERRIDE] = _override(edit, values, rows, options.get(OVERRIDE))
 
 
 def _patch(
-    edit: SelfEdit, n: Tensor, context: Tensor, value: Tensor, extra: dict[str, Any]
+    edit: SelfEdit | None,
+    values: SourceValues | None,
+    n: Tensor,
+    context: Tensor,
+    value: Tensor,
+    extra: dict[str, Any],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rows = edit.gather(n.shape[1])
-    if context is not n or rows is None:
+    if context is not n:
+        return n, context, value
+    if values is not None:  # what they are projected from: projecting is linear
+        value = values.within(value, extra["activations_shape"][-2:])
+    rows = None if edit is None else edit.gather(n.shape[1])
+    if rows is None:
         return n, context, value
     swapped = n.index_select(0, rows)
     return swapped, swapped, value
 
 
-def _override(edit: SelfEdit, theirs: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
+def _override(
+    edit: SelfEdit | None,
+    values: SourceValues | None,
+    total: int,
+    theirs: Callable[..., Tensor] | None,
+) -> Callable[..., Tensor]:
     def override(
         attention: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **named: Any
     ) -> Tensor:
         options = named.get("transformer_options") or {}
-        if CROSS_MARK not in options and q.shape == k.shape and q.shape[0] == edit.rows:
-            rows = edit.gather(q.shape[1])
+        if CROSS_MARK not in options and q.shape == k.shape and q.shape[0] == total:
+            if values is not None:
+                v = values.within(v, options["activations_shape"][-2:])
+            rows = None if edit is None else edit.gather(q.shape[1])
             if rows is not None:
                 q, k = q.index_select(0, rows), k.index_select(0, rows)
         if theirs is not None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ....attention import RowEdit
+from ....background import SourceValues
 from ....blocks import clean
 from ....calls import CallEdits, Look
 from ....joint_attention import JointEdit, Layout, part_of, seen
@@ -212,14 +213,14 @@ class Transformer:
         options: dict[str, Any],
         prepared: Prepared | None,
         looks: Sequence[Look],
+        values: SourceValues | None,
         latent: torch.Size,
         tokens: int,
     ) -> dict[str, Any]:
         """transformer_options of one call with its edits and looks in them, see `Family`."""
         count = Count()
-        height, width = (ceil(side / self.patch) for side in latent[-2:])
-        grid = (height * (latent[2] if len(latent) == 5 else 1), width)
-        pixels = grid[0] * grid[1]
+        sizes = (*latent[2:-2], *(ceil(side / self.patch) for side in latent[-2:]))
+        grid, pixels = (prod(sizes[:-1]), sizes[-1]), prod(sizes)
         text, start = self.before, self.before + ceil(tokens / self.multiple) * self.multiple
         if self.kind.image_first:
             text, start = pixels, 0
@@ -248,6 +249,8 @@ class Transformer:
             image = length - pixels if self.kind.image_last else start
             first = image - tokens if self.text_last else text
             layout = Layout(slice(first, first + tokens), slice(image, image + pixels), call.heads)
+            if values is not None:
+                call = replace(call, v=values.within(call.v, sizes, layout.image))
             if looks and block in watched:
                 output = partial(seen, some, edit, layout)
                 for look in looks:

@@ -13,6 +13,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample
 from torch import Tensor
 
 from ....attention import Attend, CrossEdit, SelfEdit
+from ....background import SourceValues
 from ....calls import CallEdits, Look
 from ....edits import AUTOMATIC
 from ....unet import is_of_side, joined
@@ -100,6 +101,7 @@ class UNet:
         options: dict[str, Any],
         prepared: tuple[CrossEdit | None, SelfEdit | None] | None,
         looks: Sequence[Look],
+        values: SourceValues | None,
         latent: torch.Size,
         tokens: int,
     ) -> dict[str, Any]:
@@ -110,8 +112,8 @@ class UNet:
             self.blocks,
             lambda theirs: _cross_attention(cross, looks, latent, tokens, theirs),
         )
-        if own is not None:
-            install(own, options)
+        if own is not None or values is not None:
+            install(own, values, latent[0], options)
         return options
 
     def conditions(self, prepared: Any, given: dict[str, Any]) -> dict[str, Any]:
