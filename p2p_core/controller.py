@@ -15,6 +15,7 @@ from .alignment import Draft, Span, align, mapper
 from .blocks import UNDIVIDED
 from .edits import AUTOMATIC, Aligned, Edit, Joint, MapEdit, Reach, SelfInjection
 from .local_blend import LocalBlend
+from .nouns import with_nouns
 from .schedules import Schedule, Window
 from .tokens import Prompt, shortened
 
@@ -418,15 +419,36 @@ def _branch(source: Prompt, number: int, chain: Chain, read: Callable[[str], Pro
 def _with_changes(
     blend: LocalBlend, source: Prompt, edited: Prompt, spans: Sequence[Span], edits: Sequence[Edit]
 ) -> LocalBlend | None:
-    """A local blend of the words that edits change; None where they change none, and so nothing."""
+    """A local blend of the words that edits change, and of the nouns that they stand by.
+
+    None where they change none, and so nothing.
+    """
     changed = [span for span in spans if span.kind != "kept"]
     phrases = [phrase for edit in edits for phrase in edit.phrases]
+    acted = [phrase for phrase in phrases if phrase in source]
+    ends = (
+        [span.source[-1] for span in changed if span.source] + _ends(source, acted),
+        [span.edited[-1] for span in changed if span.edited] + _ends(edited, phrases),
+    )
+    nouns = [
+        [prompt.name(range(noun, noun + 1)) for noun in some]
+        for prompt, some in zip(
+            (source, edited), with_nouns(ends, source, edited, spans), strict=True
+        )
+    ]
     words = (
-        [source.name(span.source) for span in changed] + [p for p in phrases if p in source],
-        [edited.name(span.edited) for span in changed] + phrases,
+        [source.name(span.source) for span in changed] + acted + nouns[0],
+        [edited.name(span.edited) for span in changed] + phrases + nouns[1],
     )
     own, other = (tuple(dict.fromkeys(name for name in names if name)) for names in words)
     return replace(blend, source_words=own, edited_words=other) if own or other else None
+
+
+def _ends(prompt: Prompt, phrases: Sequence[str]) -> list[int]:
+    """Find the last word of each run of words that phrases name: indices."""
+    tokens = {token for phrase in phrases for token in prompt.tokens_of(phrase)}
+    named = [n for n, word in enumerate(prompt.words) if tokens & {*word.tokens}]
+    return [n for n in named if n + 1 not in named]
 
 
 def _held(edited: Prompt, spans: Sequence[Span], columns: Tensor, edit: Edit, index: int) -> Tensor:

@@ -156,7 +156,7 @@ def test_an_edit_says_what_it_does(server: Server) -> None:
     assert pictures(server, seen)
     assert seen.texts[swap] == ["red → blue · 5 words kept"]
     assert seen.texts["loud"] == ["blue × 2, grass × 0.5"]
-    assert seen.texts["mask"] == ["within red, grass, blue"]
+    assert seen.texts["mask"] == ["within red, grass, circle, blue"]
 
 
 def test_an_edit_is_told_where_it_is_not_where_an_equal_one_was(server: Server) -> None:

@@ -339,7 +339,11 @@ def test_what_is_wrong_says_with_which_edit(bad, link):
     ("chain", "source_words", "edited_words"),
     [
         ((WordSwap("cat", "big dog"),), ("cat",), ("big dog",)),
-        ((Refine("a wet cat, and a dog on snow"),), ("grass",), ("wet", "and a dog", "snow")),
+        (
+            (Refine("a wet cat, and a dog on snow"),),
+            ("grass", "cat"),
+            ("wet", "and a dog", "snow", "cat"),
+        ),
         ((WordSwap("cat", ""),), ("cat",), ()),
         ((Reweight((("grass", 2.0),)),), ("grass",), ("grass",)),
         (
@@ -347,13 +351,43 @@ def test_what_is_wrong_says_with_which_edit(bad, link):
             ("grass",),
             ("snow",),
         ),
-        ((WordSwap("on", "cat"),), ("on",), ("cat #2",)),
+        ((WordSwap("on", "cat"),), ("on", "grass"), ("cat #2", "grass")),
     ],
 )
 def test_a_blend_without_words_takes_those_that_its_edits_change(chain, source_words, edited_words):
     asking = LocalBlend(threshold=0.4, subtract_words=("a",))
     blend = plan("a cat on grass", [(*chain, asking)], reader()).branches[0].blend
     assert blend == replace(asking, source_words=source_words, edited_words=edited_words)
+
+
+@pytest.mark.parametrize(
+    ("text", "chain", "source_words", "edited_words"),
+    [
+        ("a red circle on the grass", (WordSwap("red", "blue"),), "red circle", "blue circle"),
+        ("a red circle on the grass", (WordSwap("circle", "star"),), "circle", "star"),
+        (
+            "a red circle, grass",
+            (Refine("a striped red circle, grass"),),
+            "circle",
+            "striped circle",
+        ),
+        ("a dotted red ring", (Refine("a red ring"),), "dotted ring", "ring"),
+        ("a big red house, at night", (Reweight((("big", 2.0),)),), "big house", "big house"),
+        ("a red cat and a red dog", (WordSwap("red", "black", 2),), "red #2|dog", "black dog"),
+        ("a wet cat sits there", (WordSwap("cat", "dog"),), "cat", "dog"),
+        ("red circle", (WordSwap("red", "blue"), WordSwap("circle", "star")), None, None),
+    ],
+)
+def test_a_changed_word_brings_the_noun_that_it_stands_by(text, chain, source_words, edited_words):
+    """Up to punctuation or a word that no noun stands before; a kept noun in both prompts."""
+    blend = plan(text, [(*chain, LocalBlend())], reader()).branches[0].blend
+    assert blend is not None
+    if source_words is None:  # each once
+        assert blend.source_words == ("red", "circle")
+        assert blend.edited_words == ("blue", "star")
+        return
+    assert blend.source_words == tuple(source_words.split("|" if "|" in source_words else " "))
+    assert blend.edited_words == tuple(edited_words.split())
 
 
 def test_a_blend_with_a_mask_keeps_to_it_and_one_of_no_change_is_none():
