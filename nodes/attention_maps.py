@@ -19,6 +19,7 @@ from .common import (
     fraction_input,
     optional_schema,
     resolution_input,
+    sharpen_input,
 )
 
 SCALES = ("each its own", "common")
@@ -78,6 +79,7 @@ class P2PAttentionMaps(io.ComfyNode):
                     "or that of all words and rows, so that they can be compared.",
                     **ADVANCED,
                 ),
+                sharpen_input(),
             ],
             is_output_node=True,
             outputs=[
@@ -110,8 +112,9 @@ class P2PAttentionMaps(io.ComfyNode):
         source_images: Any = None,
         edited_images: Any = None,
         scale: str = SCALES[0],
+        sharpen: int = 0,
     ) -> io.NodeOutput:
-        seen = look(run, parse_words(words), RESOLUTIONS[resolution], Window(start, end))
+        seen = look(run, parse_words(words), RESOLUTIONS[resolution], Window(start, end), sharpen)
         rows = run.rows
         images = [
             *per_row(source_images, rows.sources, "source"),

@@ -10,6 +10,8 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from server import PromptServer
 
+from ..p2p_core.attention_maps import MOST_SHARPENING
+
 Edit = io.Custom("P2P_EDIT")
 """A chain of edits: a tuple of `Link`s, with at most one `LocalBlend` among them."""
 
@@ -95,6 +97,20 @@ def resolution_input() -> Any:
         default="automatic",
         tooltip="Which attention layers to look at: those whose side is this fraction of the "
         "latent's. Automatic takes the coarsest ones of at least 16×16 cells, as the paper does.",
+        **ADVANCED,
+    )
+
+
+def sharpen_input() -> Any:
+    return io.Int.Input(
+        "sharpen",
+        default=0,
+        min=0,
+        max=MOST_SHARPENING,
+        optional=True,
+        tooltip="How often the words' maps are sharpened by the model's self-attention, which "
+        "carries them to what looks alike, 0 to 8: 0 is not at all. Each costs one attention call "
+        "in each layer that is looked at.",
         **ADVANCED,
     )
 

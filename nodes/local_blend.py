@@ -19,6 +19,7 @@ from .common import (
     linked,
     optional_schema,
     resolution_input,
+    sharpen_input,
 )
 
 VALUE, OTSU = "value", "Otsu"
@@ -48,14 +49,15 @@ class P2PLocalBlend(io.ComfyNode):
                     default="",
                     tooltip="Words of the source prompt whose place in the source image may "
                     "change, separated by commas: usually the word that is edited. Empty here and "
-                    "in edited_words, without a mask: the words that the edits change.",
+                    "in edited_words, without a mask: the words that the edits change, and the "
+                    "nouns that they stand by.",
                 ),
                 io.String.Input(
                     "edited_words",
                     default="",
                     tooltip="Words of the edited prompt whose place in the edited image may "
                     "change, separated by commas. Empty here and in source_words, without a mask: "
-                    "the words that the edits change.",
+                    "the words that the edits change, and the nouns that they stand by.",
                 ),
                 io.String.Input(
                     "subtract_words",
@@ -120,7 +122,8 @@ class P2PLocalBlend(io.ComfyNode):
                     optional=True,
                     tooltip="What counts as strong. Value: the threshold above. Otsu: the "
                     "threshold that parts each map best into strong and weak, found at every step "
-                    "by Otsu's method; the one above is not used.",
+                    "by Otsu's method; the one above is not used, and maps are not widened by a "
+                    "cell first.",
                     **ADVANCED,
                 ),
                 io.Float.Input(
@@ -146,6 +149,7 @@ class P2PLocalBlend(io.ComfyNode):
                     "back, which leaves no seam and keeps less exactly. Both: one and the other.",
                     **ADVANCED,
                 ),
+                sharpen_input(),
             ],
             outputs=[
                 Edit.Output(
@@ -176,6 +180,7 @@ class P2PLocalBlend(io.ComfyNode):
         threshold_by: str = VALUE,
         smoothing: float = 0.0,
         keep_background: str = LATENTS,
+        sharpen: int = 0,
     ) -> io.NodeOutput:
         blend = LocalBlend(
             parse_words(source_words),
@@ -191,5 +196,6 @@ class P2PLocalBlend(io.ComfyNode):
             RESOLUTIONS[resolution],
             smoothing,
             keep_background,
+            sharpen,
         )
         return linked(edit, blend, cls)

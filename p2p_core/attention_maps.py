@@ -19,6 +19,17 @@ from .attention import Attend
 from .schedules import Window
 from .tokens import Prompt
 
+MOST_SHARPENING = 8
+"""Times: after some, maps tell objects apart no better and only grow flat."""
+
+
+def check_sharpen(times: int) -> None:
+    """Raises `ValueError` for a number of times out of range."""
+    if not 0 <= times <= MOST_SHARPENING:
+        raise ValueError(
+            f"Expected to sharpen maps 0 to {MOST_SHARPENING} times, got {times}. 0 is not at all."
+        )
+
 
 def indicator(prompt: Prompt, phrases: Sequence[str]) -> Tensor:
     """Mark the tokens of some words: float32[tokens], 1 on those of every phrase.
@@ -52,6 +63,28 @@ def word_maps(attention: Attend, q: Tensor, k: Tensor, columns: Tensor, heads: i
     return torch.cat(maps, dim=1)
 
 
+@dataclass(frozen=True)
+class OwnAttention:
+    """How a layer's pixels look at each other, as it was computed: in edited rows, under the edit.
+
+    q and k are [rows pixels channels], or with heads apart; `attention` takes some of their rows.
+    """
+
+    attention: Attend
+    q: Tensor
+    k: Tensor
+    heads: int
+
+    def sharpened(self, maps: Tensor, rows: slice, times: int) -> Tensor:
+        """Carry maps to what looks alike, `times` over: float[rows looks pixels] of some rows.
+
+        Each is self-attention with maps as its values, which stores nothing.
+        """
+        for _ in range(times):
+            maps = word_maps(self.attention, self.q[rows], self.k[rows], maps, self.heads)
+        return maps
+
+
 @dataclass
 class WordMaps:
     """Word maps of one run, added up over layers and steps, of some rows of one conditioning."""
@@ -62,6 +95,8 @@ class WordMaps:
     """Layers whose side is this fraction of the latent's side are looked at."""
     by_step: bool = False
     """Whether to keep a sum for every progress of sampling."""
+    sharpen: int = 0
+    """How often each layer's maps are sharpened by its self-attention."""
     sums: dict[float, tuple[Tensor, int]] = field(
         default_factory=dict[float, tuple[Tensor, int]], init=False
     )

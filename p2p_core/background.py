@@ -46,7 +46,7 @@ class SourceValues:
         for by_branch, rows, start in parts:
             for branch, mask in by_branch.items():
                 pairs += [(start + row, start + source) for row, source in rows.pairs(branch)]
-                masks.append(mask.unflatten(1, (-1, height)))
+                masks.append(mask.view(len(mask), -1, height, mask.shape[-1]))
         if not pairs:
             return None
         edited, sources = zip(*pairs, strict=True)

@@ -49,6 +49,7 @@ class Blending:
             n: WordMaps(
                 _columns(controller, rows, n, wanted),
                 chosen_side(sides, min(size), wanted.resolution),
+                sharpen=wanted.sharpen,
             )
             for n, wanted in self.blends.items()
             if wanted.looks

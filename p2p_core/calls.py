@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .attention import Attend, RowEdit
-from .attention_maps import WordMaps, word_maps
+from .attention_maps import OwnAttention, WordMaps, word_maps
 from .blocks import UNDIVIDED
 from .controller import Controller, Rows
 
@@ -167,12 +167,14 @@ class Look:
         heads: int,
         grid: Sequence[int],
         text: slice | None = None,
+        own: OwnAttention | None = None,
     ) -> None:
         """Add a layer's word maps, those of edited rows under their edit.
 
         `edited` is the layer's attention with the edit of all the call's rows, where there is one.
         The layer's pixels form a `grid` of (height, width). `text` says where the text stands among
-        the keys, if there are others.
+        the keys, if there are others; `own` is the layer's self-attention. Raises `ValueError`
+        where maps are to be sharpened by that and none of it was seen.
         """
         rows = slice(self.start, self.stop)
         if edited is None:
@@ -182,4 +184,11 @@ class Look:
             columns = self.maps.columns.new_zeros(q.shape[0], looks, length)
             columns[rows, :, text or slice(None)] = self.maps.columns
             seen = word_maps(edited, q, k, columns, heads)[rows]
+        if self.maps.sharpen:
+            if own is None:
+                raise ValueError(
+                    "Expected the model's own self-attention to sharpen maps by, got none: another "
+                    "extension is at it. Set sharpen to 0, or take that off the model."
+                )
+            seen = own.sharpened(seen, rows, self.maps.sharpen)
         self.maps.add(seen, grid[0], grid[1], self.progress)

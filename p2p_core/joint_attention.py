@@ -27,7 +27,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .attention import RowEdit
+from .attention import Attend, RowEdit
+from .attention_maps import OwnAttention
 from .edits import ALIGNED
 
 
@@ -157,6 +158,12 @@ class JointEdit:
         self._image(attention, q, k, v, layout, result)
         return result
 
+    def image_looked_at(self, rows: int) -> list[int]:
+        """Tell whose image's queries and keys the image of each row has."""
+        taken = {**self.moved}
+        taken |= {term.row: term.image_keys for term in self.terms if term.image == 1}
+        return [taken.get(row, row) for row in range(rows)]
+
     def _image(
         self,
         attention: JointAttend,
@@ -207,6 +214,16 @@ def seen(
     if edit is not None:
         return edit.attend(attention, q, k, v, layout)[:, layout.image]
     return attention(q[..., layout.image, :], k, v, range(q.shape[0]), layout.image)
+
+
+def own_attention(
+    attention: Attend, edit: JointEdit | None, layout: Layout, q: Tensor, k: Tensor
+) -> OwnAttention:
+    """Make the attention of the image to itself, under the edit: its columns, made to sum to 1."""
+    if edit is not None:
+        rows = edit.image_looked_at(q.shape[0])
+        q, k = q[rows], k[rows]
+    return OwnAttention(attention, q[..., layout.image, :], k[..., layout.image, :], layout.heads)
 
 
 def part_of(mask: Tensor | None, rows: Sequence[int], queries: Tensor | slice) -> Tensor | None:

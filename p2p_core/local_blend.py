@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention_maps import indicator, normalised
+from .attention_maps import check_sharpen, indicator, normalised
 from .tokens import Prompt
 
 LATENTS, VALUES, BOTH = "latents", "values", "both"
@@ -42,19 +42,21 @@ class LocalBlend:
 
     `source_words` and `edited_words` make the mask, each looked up in its own prompt and seen in
     its own image; where `subtract_words` are is taken out of it, in the image of either prompt that
-    has them. A map counts where it is above `threshold` of its maximum, None being the threshold
-    that parts its cells best (`otsu`); `smoothing` blurs maps first, by a Gaussian of so many of
-    their cells; `softness` is the width of the ramp around the threshold, 0 a hard edge; `grow`
-    widens the mask by so many latent cells, but not over what is subtracted. Blending begins when
-    progress passes `start`. `user_mask`, float[images height width] in 0–1 of any size, is
-    joined to the words' mask by `join`, or is the mask where there are no words. `background`, a
-    latent, takes the source's place outside the mask (paper figure 12). `resolution` is the side of
-    the layers that are looked at as a fraction of the latent's side, None for the coarsest ones of
-    at least `LEAST_SIDE` cells a side. `keep_background` says what is the source's outside the
-    mask: the latents after each step, the values of attention (see `background`), or both.
+    has them. A map counts where it is above `threshold` of its maximum, widened by a cell first as
+    in the authors' code; None is the threshold that parts its cells best (`otsu`), as they are.
+    `smoothing` blurs maps before, by a Gaussian of so many of their cells, and `sharpen` says how
+    often they are multiplied with their layer's self-attention. `softness` is the width of the ramp
+    around the threshold, 0 a hard edge; `grow` widens the mask by so many latent cells, but not
+    over what is subtracted. Blending begins when progress passes `start`. `user_mask`, float[images
+    height width] in 0–1 of any size, is joined to the words' mask by `join`, or is the mask where
+    there are no words. `background`, a latent, takes the source's place outside the mask (paper
+    figure 12). `resolution` is the side of the layers that are looked at as a fraction of the
+    latent's side, None for the coarsest ones of at least `LEAST_SIDE` cells a side.
+    `keep_background` says what is the source's outside the mask: the latents after each step, the
+    values of attention (see `background`), or both.
 
-    Without words and mask, the words are those that the edits of its chain change
-    (`controller.plan` finds them).
+    Without words and mask, the words are those that the edits of its chain change and the nouns
+    that they stand by (`controller.plan` finds them).
 
     Raises `ValueError` for numbers out of range, and for another `background` whose latents are not
     kept alone.
@@ -73,6 +75,7 @@ class LocalBlend:
     resolution: float | None = None
     smoothing: float = 0.0
     keep_background: str = LATENTS
+    sharpen: int = 0
 
     def __post_init__(self) -> None:
         for name in ("threshold", "start", "softness"):
@@ -84,6 +87,7 @@ class LocalBlend:
                 f"Expected smoothing by 0 to {MOST_SMOOTHING} cells of the map, got "
                 f"{self.smoothing:g}. 1 is usual; 0 is none."
             )
+        check_sharpen(self.sharpen)
         if self.grow < 0:
             raise ValueError(f"Expected to grow by 0 or more latent cells, got {self.grow}.")
         if self.join not in ("union", "intersection"):
@@ -147,7 +151,7 @@ class LocalBlend:
             smoothed(maps, self.smoothing, frames) for maps in (source, edited, *subtract)
         )
         parts = [
-            self._region(F.max_pool2d(maps[:, None], 3, stride=1, padding=1)[:, 0], size)
+            self._region(self._pooled(maps), size)
             for maps, words in ((source, self.source_words), (edited, self.edited_words))
             if words
         ]
@@ -161,6 +165,12 @@ class LocalBlend:
             taken = torch.stack([self._region(maps, size) for maps in subtract]).amax(0)
             mask = mask * (1 - taken)
         return mask
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        """Widen maps by a cell, as the authors do; where Otsu finds the edge there is no need."""
+        if self.threshold is None:
+            return maps
+        return F.max_pool2d(maps[:, None], 3, stride=1, padding=1)[:, 0]
 
     def _region(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         maps = normalised(maps)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .attention_maps import Seen, WordMaps, indicator
+from .attention_maps import Seen, WordMaps, check_sharpen, indicator
 from .controller import Controller, Rows
 from .schedules import Window
 from .tokens import shortened
@@ -22,12 +22,16 @@ class Viewing:
     """(row, word, which of the looks it is), row by row, words in the order they were met."""
 
     @classmethod
-    def of(cls, controller: Controller, rows: Rows, words: Sequence[str], side: float) -> Viewing:
+    def of(
+        cls, controller: Controller, rows: Rows, words: Sequence[str], side: float, sharpen: int = 0
+    ) -> Viewing:
         """Look at these words, at all where none is named; a row without a word is skipped.
 
-        `side` are the layers, as a fraction of the latent's side. Raises `ValueError` for a word in
-        none of the prompts, and where there is no word at all.
+        `side` are the layers, as a fraction of the latent's side, and `sharpen` how often their
+        maps are sharpened. Raises `ValueError` for a word in none of the prompts, where there is no
+        word at all, and for a `sharpen` out of range.
         """
+        check_sharpen(sharpen)
         columns = torch.zeros(rows.total, 1, controller.length)
         named: list[tuple[int, str, int]] = []
         looks: dict[str, int] = {}
@@ -57,7 +61,7 @@ class Viewing:
                     if near
                     else f"{word!r} is in none of the prompts {texts}. Choose words of one."
                 )
-        return cls(WordMaps(columns, side, by_step=True), tuple(named))
+        return cls(WordMaps(columns, side, by_step=True, sharpen=sharpen), tuple(named))
 
     def seen(self, window: Window) -> list[Seen]:
         """Collect what was seen in a window of steps; raises `ValueError` if it holds no step."""

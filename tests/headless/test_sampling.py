@@ -28,6 +28,7 @@ from p2p_core.hosts.diffusers.kinds import known
 from p2p_core.hosts.diffusers.pipeline import Model
 from p2p_core.hosts.diffusers.sampling import sample
 from p2p_core.hosts.diffusers.settings import SAMPLERS, Settings
+from p2p_core.hosts.diffusers.viewing import sample_and_look
 from p2p_core.inversion.methods import METHODS, Options
 from p2p_core.inversion.null_text import Schedule as NullTexts
 from p2p_core.local_blend import LocalBlend
@@ -281,6 +282,28 @@ def test_word_maps(demo):
     assert [(one.row, one.word) for one in seen] == [(0, "circle"), (1, "star")]
     assert all(one.mean.shape == (16, 16) and one.steps.shape == (4, 16, 16) for one in seen)
     assert all(0 < one.mean.max() <= 1 for one in seen)
+
+
+def test_sharpened_word_maps(demo, monkeypatch):
+    """Held to maps made in the open, averaged over layers and steps."""
+    expected, own, call = [], [], Processor.__call__
+    words = split_words(PROMPT)
+
+    def watched(self, attn, pixels, encoder_hidden_states=None, *rest, **named):
+        q, k, _ = project_in(attn, pixels, encoder_hidden_states)
+        maps = explicit_maps(q.double(), k.double(), attn.heads).mean(1)[-1]
+        if encoder_hidden_states is None:
+            own[:] = [maps]
+        elif q.shape[1] == 64:
+            expected.append(own[0] @ own[0] @ maps[:, 1 + words.index("circle")])
+        return call(self, attn, pixels, encoder_hidden_states, *rest, **named)
+
+    monkeypatch.setattr(Processor, "__call__", watched)
+    _, (seen,) = sample_and_look(
+        demo, PROMPT, [], BLANK, ["circle"], 0.5, 2, settings=Settings(2, 3.0), quiet=True
+    )
+    mean = torch.stack(expected).mean(0)
+    assert relative(seen.mean.flatten().double(), mean) <= TOLERANCE
 
 
 def test_sides(demo, sd2, sdxl):

@@ -41,7 +41,20 @@ def papers_mask(maps):
     return found / found.amax((2, 3), keepdim=True) > 0.3
 
 
-def explicit_loop(demo, latent, start, mask_of=papers_mask, keep="latents"):
+def best_mask(maps):
+    """Above the threshold that parts each best, of maps as they are: bool[rows 1 height width]."""
+
+    def best_split(cells):
+        def apart(t):
+            low, high = cells[cells <= t], cells[cells > t]
+            return len(low) * len(high) * (low.mean() - high.mean()) ** 2
+
+        return max(cells.sort().values[:-1], key=apart)
+
+    return torch.stack([one > best_split(one.flatten()) for one in maps])
+
+
+def explicit_loop(demo, latent, start, mask_of=papers_mask, keep="latents", sharpen=0):
     """Euler, maps made in the open and edited, the latent blended after each step.
 
     Or values of self-attention outside the mask of the step before are the source's, or both.
@@ -56,6 +69,8 @@ def explicit_loop(demo, latent, start, mask_of=papers_mask, keep="latents"):
             maps[row + 1] = maps[row]
         if q.shape[2] == 256:
             word = maps[row : row + 2, :, :, 3].mean(1)  # circle and star are token 3
+            for _ in range(sharpen):
+                word = (total["own"][row : row + 2] @ word[..., None])[..., 0]
             total["maps"] = total["maps"] + word.view(2, 1, 16, 16)
         return (maps @ v).transpose(1, 2).flatten(2)
 
@@ -68,6 +83,7 @@ def explicit_loop(demo, latent, start, mask_of=papers_mask, keep="latents"):
             v[row + 1, ~inside] = v[row, ~inside]
         q, k, v = (x.view(*x.shape[:2], extra["n_heads"], -1).transpose(1, 2) for x in (q, k, v))
         maps = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
+        total["own"] = maps.mean(1)
         return (maps @ v).transpose(1, 2).flatten(2)
 
     for block in cross_attention_blocks(model):
@@ -134,6 +150,34 @@ def test_values_outside_the_mask_of_the_step_before(keep, patched, demo, latent)
     assert relative(result.edited["samples"], other[1:]) > 100 * TOLERANCE
 
 
+@pytest.mark.parametrize("patched", [False, True])
+def test_maps_sharpened_by_self_attention(patched, demo, latent):
+    """Twice, each layer's by its own, as the self-attention of the same block made it."""
+    model = demo.model.clone()
+    if patched:
+        model.set_model_attn1_patch(lambda n, context, value, extra: (n, context, value))
+    local = LocalBlend(("circle",), ("star",), threshold=None, sharpen=2)
+    encoded = build_controller(demo.clip, PROMPT, [(SWAP, local)])
+    options = {"negative": demo.encode(""), "latent": latent, **vars(SETTINGS)}
+    result = sample(model, encoded, **options)
+    expected, mask = explicit_loop(demo, latent, 0.2, mask_of=best_mask, sharpen=2)
+    assert 0 < mask.mean() < 1
+    assert torch.equal(result.masks, mask)
+    assert relative(result.edited["samples"], expected[1:]) <= TOLERANCE
+    assert not torch.equal(explicit_loop(demo, latent, 0.2, mask_of=best_mask)[1], mask)
+
+
+def test_self_attention_that_another_extension_replaced_sharpens_nothing(demo, latent):
+    model = demo.model.clone()
+    for block in cross_attention_blocks(model):
+        model.set_model_attn1_replace(lambda q, k, v, extra: v, *block)
+    local = LocalBlend(("circle",), ("star",), sharpen=1)
+    encoded = build_controller(demo.clip, PROMPT, [(SWAP, local)])
+    options = {"negative": demo.encode(""), "latent": latent, **vars(SETTINGS)}
+    with pytest.raises(ValueError, match="self-attention to sharpen maps by, got none"):
+        sample(model, encoded, **options)
+
+
 def test_a_known_source_runs_for_its_values(demo, latent):
     """Outside the windows nothing else asks for it."""
     from p2p_core.hosts.comfyui.sourcing import sample_source
@@ -157,15 +201,7 @@ def test_smoothed_maps_and_otsus_threshold(demo, blended, latent):
         kernel = torch.exp(-(torch.arange(-3.0, 4) ** 2) / 2)
         kernel = torch.outer(kernel, kernel)[None, None] / kernel.sum() ** 2
         blurred = F.conv2d(F.pad(maps, (3, 3, 3, 3), mode="replicate"), kernel)
-        found = F.max_pool2d(blurred, 3, 1, 1)
-        return torch.stack([one > best_split(one.flatten()) for one in found])
-
-    def best_split(cells):
-        def apart(t):
-            low, high = cells[cells <= t], cells[cells > t]
-            return len(low) * len(high) * (low.mean() - high.mean()) ** 2
-
-        return max(cells.sort().values[:-1], key=apart)
+        return best_mask(blurred)
 
     result = blended(LocalBlend(("circle",), ("star",), threshold=None, smoothing=1.0))
     expected, mask = explicit_loop(demo, latent, 0.2, mask_of)

@@ -355,31 +355,44 @@ def test_blocks_that_a_model_lacks_are_refused(model, family):
         ours(model, family, encoded(family, [(swap,)]), 1.0)
 
 
-@pytest.mark.parametrize("edits", [0, 1])
+@pytest.mark.parametrize(("edits", "sharpen"), [(0, 0), (1, 0), (1, 2)])
 @torch.inference_mode()
-def test_word_maps_are_the_images_attention_to_the_words(model, family, edits):
-    """Averaged over blocks, steps and heads; those of an edited row are the edited ones."""
+def test_word_maps_are_the_images_attention_to_the_words(model, family, edits, sharpen):
+    """Averaged over blocks, steps and heads; those of an edited row are the edited ones.
+
+    Sharpened, each block's are first multiplied with how the image looks at itself there.
+    """
     mode = SHARED if family.joint else ALIGNED
     swap = WordSwap("cat", "dog", schedule=Schedule(), self_injection=SelfInjection(Window()))
     chain = (replace(swap, joint=Joint(mode)),)
     controller = encoded(family, [chain] * edits)
     rows = Rows(1, edits)
-    viewing = Viewing.of(controller.controller, rows, ["cat", "dog"][: 1 + edits], 1 / family.patch)
+    viewing = Viewing.of(
+        controller.controller, rows, ["cat", "dog"][: 1 + edits], 1 / family.patch, sharpen
+    )
     ours(model, family, controller, 1.0, maps=(viewing.maps,))
     maps = {one.row: one.mean for one in viewing.seen(Window())}
-    expected = []
+    expected, own = [], []
     tokens = controller.controller.length
     pixels = family.frames * family.size[0] * family.size[1] // family.patch**2
 
     def look(func, q, k, v, heads, *args, **named):
         end = family.before + tokens if family.joint else 0
         length = k.shape[-2] if family.joint else tokens
+        joined = [with_heads(x, heads) for x in (q, k)]
+        if not family.joint and q.shape[-2] == k.shape[-2] == pixels != tokens:
+            own[:] = [masked_maps(*joined, heads).mean(1)[0]]
         if q.shape[-2] >= end + pixels and k.shape[-2] == length and k.shape[-2] >= tokens:
-            joined = (with_heads(x, heads) for x in (q, k))
             seen = masked_maps(*joined, heads, *args, **named).mean(1)[0]
             first_token, begin = places(family, tokens, pixels) if family.joint else (0, 0)
             word = [first_token + t for t in controller.controller.source.tokens_of("cat")]
-            expected.append(seen[begin : begin + pixels, word].sum(-1))
+            if family.joint:
+                image = [x[:, begin : begin + pixels] for x in joined]
+                own[:] = [masked_maps(*image, heads).mean(1)[0]]
+            seen = seen[begin : begin + pixels, word].sum(-1)
+            for _ in range(sharpen):
+                seen = own[0] @ seen
+            expected.append(seen)
         return func(q, k, v, heads, *args, **named)
 
     stock = model.clone()

@@ -7,7 +7,7 @@ from oracle import HEADS, explicit_maps, output_of, split_heads
 
 from p2p_core.attention import RowEdit
 from p2p_core.edits import ALIGNED, SHARED, MapEdit
-from p2p_core.joint_attention import JointEdit, Layout
+from p2p_core.joint_attention import JointEdit, Layout, own_attention
 
 TEXT, IMAGE, WIDTH, ROWS = 5, 7, 4, 4
 LAYOUTS = {
@@ -103,6 +103,31 @@ def test_a_factor_is_a_logarithm_added_before_the_softmax():
     assert (ours[1:] - expected).abs().max() <= 1e-12 * expected.abs().max()
     plain = output_of(explicit_maps(q[:1], k[:1]), v[:1])
     assert (ours[:1] - plain).abs().max() <= 1e-14
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_image_looks_at_itself_under_the_edit(aligned, apart):
+    """Maps are sharpened by what edited rows take, which is their source's where it is injected."""
+    layout, length = LAYOUTS["registers and a reference"]
+    q, k = (random(ROWS, length, HEADS * WIDTH, seed=seed) for seed in (1, 2))
+    edits = [
+        row_edit(1, 0, map_edit(5, factors=False), True, aligned),
+        row_edit(3, 2, map_edit(9), False, aligned),
+    ]
+    edit = JointEdit.of(edits, ROWS, CPU)
+    given = [split_heads(x) if apart else x for x in (q, k)]
+    maps = random(2, 3, IMAGE, seed=3).abs()
+
+    def attention(q, k, v):
+        return attending()(q, k, v, None, None)
+
+    own = own_attention(attention, edit, layout, *given)
+    ours = own.sharpened(maps, slice(1, 3), 2)
+    look = explicit_maps(q[:, layout.image], k[:, layout.image]).mean(1)
+    look[1] = look[0]
+    expected = look[1:3] @ look[1:3] @ maps.mT
+    assert (ours.mT - expected).abs().max() <= 1e-12
 
 
 def test_structure_alone_takes_no_more_attention():

@@ -41,15 +41,17 @@ class Run:
         return Rows(self.latent["samples"].shape[0], len(self.encoded.controller.branches))
 
 
-def look(run: Run, words: Sequence[str], side: float | None, window: Window) -> list[Seen]:
+def look(
+    run: Run, words: Sequence[str], side: float | None, window: Window, sharpen: int = 0
+) -> list[Seen]:
     """Map where rows look at words, all where none is named; a row without the word is skipped.
 
-    `side` chooses the layers, see `local_blend.chosen_side`; `window` the steps. Raises
-    `ValueError` for a word in none of the prompts, for layers that the model lacks and for a window
-    in which there is no step.
+    `side` chooses the layers, see `local_blend.chosen_side`; `window` the steps; `sharpen` is how
+    often self-attention sharpens maps. Raises `ValueError` for a word in none of the prompts, for
+    layers that the model lacks and for a window in which there is no step.
     """
     smallest = min(run.latent["samples"].shape[-2:])
     chosen = chosen_side(family_of(run.model).sides, smallest, side)
-    viewing = Viewing.of(run.encoded.controller, run.rows, words, chosen)
+    viewing = Viewing.of(run.encoded.controller, run.rows, words, chosen, sharpen)
     run.again(maps=(viewing.maps,))
     return viewing.seen(window)

@@ -14,6 +14,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
 from ...attention import CrossEdit, SelfEdit
+from ...attention_maps import OwnAttention
 from ...background import SourceValues
 from ...calls import Look
 from ...unet import is_of_side
@@ -46,6 +47,8 @@ class Call:
     values: SourceValues | None = None
     latent: tuple[int, int] = (0, 0)
     """(height, width)"""
+    latest: OwnAttention | None = None
+    """Of the block under way, once its self-attention is over."""
     sides: tuple[float, ...] = field(default_factory=tuple[float, ...])
 
     def layer(self, pixels: int) -> tuple[int, int] | None:
@@ -84,13 +87,16 @@ class Processor:
             rows = None if call.own is None else call.own.gather(q.shape[1])
             if rows is not None:
                 q, k = q.index_select(0, rows), k.index_select(0, rows)
+            if call.looks:
+                call.latest = OwnAttention(attention, q, k, attn.heads)
             output = attention(q, k, v)
         else:
             layer = call.layer(q.shape[1])
             for look in call.looks:
                 if layer is not None and is_of_side(look.maps.side, layer, call.latent):
                     edited = partial(call.cross.attend, attention) if call.cross else None
-                    look.take(attention, edited, q, k, attn.heads, layer)
+                    look.take(attention, edited, q, k, attn.heads, layer, own=call.latest)
+            call.latest = None
             output = (call.cross.attend if call.cross else _plain)(attention, q, k, v)
         return project_out(attn, output)
 

@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ...attention import CrossEdit, RowEdit, SelfEdit
+from ...attention_maps import OwnAttention
 from ...background import SourceValues
 from ...calls import CallEdits, Look, with_sources
 from ...edits import SHARED
 from ...inversion.task import Embedding
-from ...joint_attention import JointEdit, Layout, part_of, seen
+from ...joint_attention import JointEdit, Layout, own_attention, part_of, seen
 from .attention import plain_attention
 
 
@@ -54,6 +55,10 @@ class Attending:
         """Compute some rows and queries of it, see `joint_attention.JointAttend`."""
         mask = part_of(self.mask, rows, queries)
         return _joined(replace(self, q=q, k=k, v=v, mask=mask).given())
+
+    def of_image(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Compute it of the image alone, of which a mask hides nothing."""
+        return _joined(replace(self, q=q, k=k, v=v, mask=None).given())
 
     def apart(self, output: Tensor) -> Tensor:
         """Give an output with joined heads the shape that the caller asked for."""
@@ -123,6 +128,8 @@ class Blocks:
     values: SourceValues | None = None
     shape: Shape | None = None
     came: int = 0
+    latest: OwnAttention | None = None
+    """Of a block whose image looks at itself first."""
 
     def obey(
         self,
@@ -196,8 +203,9 @@ class JointBlocks(Blocks):
         edit = None if self.prepared is None else self.prepared.blocks[block]
         if self.looks and block in self.watched:
             output = partial(seen, call.some, edit, layout)
+            own = own_attention(call.of_image, edit, layout, call.q, call.k)
             for look in self.looks:
-                look.take(output, output, call.q, call.k, call.heads, shape.grid, layout.text)
+                look.take(output, output, call.q, call.k, call.heads, shape.grid, layout.text, own)
         if edit is None:
             return call.given()
         return call.apart(edit.attend(call.some, call.q, call.k, call.v, layout))
@@ -241,6 +249,8 @@ class CrossBlocks(Blocks):
                 call = replace(call, q=call.q.index_select(0, rows), k=call.k.index_select(0, rows))
             if self.values is not None:
                 call = replace(call, v=self.values.within(call.v, shape.sizes))
+            if self.looks:
+                self.latest = OwnAttention(call.of_image, call.q, call.k, call.heads)
             return call.given()
         if cross is None and not self.looks:
             return call.given()
@@ -249,7 +259,8 @@ class CrossBlocks(Blocks):
         edited = attention if cross is None else partial(cross.attend, attention)
         for look in self.looks:
             under = None if cross is None else edited
-            look.take(attention, under, q, k, call.heads, shape.grid, shape.text)
+            look.take(attention, under, q, k, call.heads, shape.grid, shape.text, self.latest)
+        self.latest = None
         return call.apart(edited(q, k, v))
 
 

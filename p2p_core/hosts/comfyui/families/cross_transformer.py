@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ....attention import CrossEdit, RowEdit, SelfEdit
+from ....attention_maps import OwnAttention
 from ....background import SourceValues
 from ....calls import CallEdits, Look
 from ....edits import SHARED
@@ -150,6 +151,8 @@ class CrossTransformer:
         pixels, grid = prod(sizes), (prod(sizes[:-1]), sizes[-1])
         padded = prepared.padded if prepared is not None else {}
 
+        latest: list[OwnAttention] = []  # of the block under way
+
         def hidden(call: Call) -> Tensor | None:
             return without_padding(call.mask, padded, 0, tokens, call.k) if padded else call.mask
 
@@ -171,6 +174,8 @@ class CrossTransformer:
                     call = replace(call, q=q, k=k)
                 if values is not None:
                     call = replace(call, v=values.within(call.v, sizes))
+                if looks:
+                    latest[:] = [OwnAttention(call.attend, call.q, call.k, call.heads)]
                 return call.given()
             if keys != tokens or asked != pixels or not count.crossing:
                 return call.given()
@@ -184,9 +189,11 @@ class CrossTransformer:
             edited = partial(call.attend, mask=mask)
             if edit is not None:
                 edited = partial(edit.attend, call.attend, mask=mask)
+            own = next(iter(latest), None)
             for look in looks:
                 under = None if edit is None and mask is None else edited
-                look.take(call.attend, under, call.q, call.k, call.heads, grid)
+                look.take(call.attend, under, call.q, call.k, call.heads, grid, own=own)
+            latest.clear()
             return call.returned(edited(call.q, call.k, call.v))
 
         return {**options, OVERRIDE: overriding(options, handle), COUNT_KEY: count}

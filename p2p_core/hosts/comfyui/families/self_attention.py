@@ -17,12 +17,52 @@ from typing import Any
 
 from torch import Tensor
 
-from ....attention import SelfEdit
+from ....attention import Attend, SelfEdit
+from ....attention_maps import OwnAttention
 from ....background import SourceValues
 from .override import OVERRIDE
 
 CROSS_MARK = "p2p_cross"
 """In the options of everything that a cross-attention layer calls: not ours to inject into."""
+
+
+class Latest:
+    """The queries and keys of the self-attention that came last, each [rows pixels channels]."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    def see(self, q: Tensor, k: Tensor) -> None:
+        """Keep them until they are taken, or others come."""
+        self._seen = q, k
+
+    def take(self, attention: Attend, pixels: int, heads: int) -> OwnAttention | None:
+        """Give them out once; None where none came, or of another number of pixels."""
+        seen, self._seen = self._seen, None
+        if seen is None or seen[0].shape[1] != pixels:
+            return None
+        return OwnAttention(attention, *seen, heads)
+
+
+def watch(latest: Latest, rows: int, options: dict[str, Any]) -> None:
+    """Have self-attention seen as it is computed, whoever changes what goes into it."""
+    theirs = options.get(OVERRIDE)
+
+    def override(
+        attention: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **named: Any
+    ) -> Tensor:
+        if _is_own(q, k, rows, named):
+            latest.see(q, k)
+        if theirs is not None:
+            return theirs(attention, q, k, v, *args, **named)
+        return attention(q, k, v, *args, **named)
+
+    options[OVERRIDE] = override
+
+
+def _is_own(q: Tensor, k: Tensor, rows: int, named: dict[str, Any]) -> bool:
+    options = named.get("transformer_options") or {}
+    return CROSS_MARK not in options and q.shape == k.shape and q.shape[0] == rows
 
 
 def install(
@@ -67,10 +107,9 @@ def _override(
     def override(
         attention: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **named: Any
     ) -> Tensor:
-        options = named.get("transformer_options") or {}
-        if CROSS_MARK not in options and q.shape == k.shape and q.shape[0] == total:
+        if _is_own(q, k, total, named):
             if values is not None:
-                v = values.within(v, options["activations_shape"][-2:])
+                v = values.within(v, named["transformer_options"]["activations_shape"][-2:])
             rows = None if edit is None else edit.gather(q.shape[1])
             if rows is not None:
                 q, k = q.index_select(0, rows), k.index_select(0, rows)

@@ -21,7 +21,7 @@ from ....attention import RowEdit
 from ....background import SourceValues
 from ....blocks import clean
 from ....calls import CallEdits, Look
-from ....joint_attention import JointEdit, Layout, part_of, seen
+from ....joint_attention import JointEdit, Layout, own_attention, part_of, seen
 from .blocks import COUNT_KEY, Count, block_number, check_came, with_source_vectors
 from .masks import without_padding
 from .override import OVERRIDE, Call, overriding
@@ -230,9 +230,9 @@ class Transformer:
 
         def handle(call: Call) -> Tensor:
             length = call.q.shape[-2]
-            own = call.rows == latent[0] and length == call.k.shape[-2]
-            joint = own and (length == least if self.kind.image_first else length >= least)
-            refining = own and length == start and count.refined < self.refiners
+            ours = call.rows == latent[0] and length == call.k.shape[-2]
+            joint = ours and (length == least if self.kind.image_first else length >= least)
+            refining = ours and length == start and count.refined < self.refiners
             count.refined += refining
             if padded and (joint or refining):
                 before = length - pixels - tokens if joint and self.text_last else text
@@ -253,8 +253,9 @@ class Transformer:
                 call = replace(call, v=values.within(call.v, sizes, layout.image))
             if looks and block in watched:
                 output = partial(seen, some, edit, layout)
+                own = own_attention(call.attend, edit, layout, call.q, call.k)
                 for look in looks:
-                    look.take(output, output, call.q, call.k, call.heads, grid, layout.text)
+                    look.take(output, output, call.q, call.k, call.heads, grid, layout.text, own)
             if edit is None:
                 return call.given()
             return call.returned(edit.attend(some, call.q, call.k, call.v, layout))

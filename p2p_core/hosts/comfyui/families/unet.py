@@ -18,7 +18,7 @@ from ....calls import CallEdits, Look
 from ....edits import AUTOMATIC
 from ....unet import is_of_side, joined
 from .refusing import refusal
-from .self_attention import CROSS_MARK, install
+from .self_attention import CROSS_MARK, Latest, install, watch
 
 Block = tuple[str, int, int]
 """A transformer block as the host's attention replacements name it: part, number, depth."""
@@ -107,11 +107,14 @@ class UNet:
     ) -> dict[str, Any]:
         """transformer_options of one call with its edits and looks in them, see `Family`."""
         cross, own = prepared or (None, None)
+        latest = Latest() if any(look.maps.sharpen for look in looks) else None
         options = _replace_attn2(
             options,
             self.blocks,
-            lambda theirs: _cross_attention(cross, looks, latent, tokens, theirs),
+            lambda theirs: _cross_attention(cross, looks, latest, latent, tokens, theirs),
         )
+        if latest is not None:
+            watch(latest, latent[0], options)
         if own is not None or values is not None:
             install(own, values, latent[0], options)
         return options
@@ -143,6 +146,7 @@ def _replace_attn2(
 def _cross_attention(
     cross: CrossEdit | None,
     looks: Sequence[Look],
+    latest: Latest | None,
     latent: torch.Size,
     tokens: int,
     theirs: Replacement | None,
@@ -162,10 +166,11 @@ def _cross_attention(
         extra = {**extra, CROSS_MARK: True}
         attention = _host_attention(extra)
         layer = tuple(extra["activations_shape"][-2:]) if looks else ()
+        own = latest.take(attention, q.shape[1], extra["n_heads"]) if latest is not None else None
         for look in looks:
             if is_of_side(look.maps.side, layer, latent[-2:]):
                 edited = None if cross is None else partial(cross.attend, attention)
-                look.take(attention, edited, q, k, extra["n_heads"], layer)
+                look.take(attention, edited, q, k, extra["n_heads"], layer, own=own)
         if theirs is None:
             return attention(q, k, v) if cross is None else cross.attend(attention, q, k, v)
         output = theirs(q, k, v, extra)
