@@ -4,10 +4,12 @@ import json
 import sys
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
 from p2p_core.demo.recognise import recognise
+from p2p_core.demo.scenes import Item, Scene, render
 from p2p_core.hosts.launch.locate import HostNotFound
-from p2p_core.lab.showcase import exhibits
+from p2p_core.lab.showcase import blends, exhibits
 from p2p_core.lab.showcase import run as showcase
 from p2p_core.lab.showcase.headless import HeadlessStudio
 from p2p_core.lab.showcase.studio import Request
@@ -34,6 +36,35 @@ def test_the_pictures_of_a_prompt():
         np.abs(shot["source"][0].astype(int) - one) for one in (shot["p2p"][2], shot["p2p"][0])
     ]
     assert outside[0].mean() < outside[1].mean()
+
+
+def test_blends_are_measured_beside_each_other(monkeypatch):
+    monkeypatch.setattr(blends, "PAIRS", {"colour_swap": exhibits.PAIRS["colour_swap"][:1]})
+    (exhibit,) = blends.blends(HeadlessStudio(), 1, 0)
+    table = {name: row["colour_swap"] for name, row in exhibit.figures["blends"].items()}
+    assert list(table) == [blends.WITHOUT, "changed words", *blends.BLENDS]
+    plain = table.pop(blends.WITHOUT)
+    assert "iou" not in plain
+    for row in table.values():
+        assert row["background_psnr"] == row["worst_psnr"] != plain["background_psnr"]
+        assert 0 < row["coverage"] < 0.5
+        assert 0 < row["objects"] < 0.5
+    assert table["Otsu"]["iou"] > table["changed words"]["iou"]
+
+
+def test_a_mask_fits_what_may_change():
+    """Half of a cell is a cell; where nothing is, nothing is covered."""
+    circle = Item("circle", "red", "plain", 64.0, 50.0, 24.0)
+    source, empty = (render(Scene(some, "sand", (80.0, 0.2), ())) for some in ((circle,), ()))
+    cells = np.zeros((128, 128), bool)
+    for item in recognise(source).items:
+        cells |= binary_dilation(item.mask, iterations=exhibits.MARGIN)
+    cells = cells.reshape(16, 8, 16, 8).mean((1, 3)) >= 0.5
+    white = np.full((16, 16, 3), 255, np.uint8)
+    fit = exhibits.Fit.of(source, empty, white * cells[..., None])
+    assert fit == exhibits.Fit(cells.mean(), cells.mean(), 1.0)
+    whole = exhibits.Fit.of(empty, source, white)
+    assert whole == exhibits.Fit(1.0, cells.mean(), cells.mean())
 
 
 def test_a_refinement_is_measured_beside_re_prompting(monkeypatch):

@@ -16,7 +16,7 @@ from ...demo.recognise import LIGHT, Reading, matches, recognise
 from ...demo.scenes import COLOURS, PITCH, SIZE, Item, pattern_coverage
 from ..metrics import psnr
 from ..sheet import grid
-from .pairs import ADDED, FADED, PAIRS, WINDOWS, Pair
+from .pairs import ADDED, FADED, PAIRS, WINDOWS, Inputs, Pair
 from .studio import Link, Photographer, Request
 
 MARGIN = 4
@@ -24,6 +24,9 @@ MARGIN = 4
 
 FADER = (-2.0, -1.0, -0.5, 0.0, 1.0)
 """Factors of the reweighting sheet, up to leaving the word alone: there the pattern is whole."""
+
+FITTED: Inputs = {"threshold_by": "Otsu", "smoothing": 1.0, "sharpen": 2}
+"""Of a local blend whose mask follows the object closely: `make demo ARGS=blends`."""
 
 
 @dataclass
@@ -63,6 +66,36 @@ class Score:
         )
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How a local blend's mask fits what may change: the objects of source and edited picture."""
+
+    coverage: float
+    """The mask's share of the picture."""
+    objects: float
+    """The objects' share, with their margin."""
+    iou: float
+    """Intersection over union of the mask and the objects with their margin."""
+
+    @classmethod
+    def of(cls, source: np.ndarray, picture: np.ndarray, mask: np.ndarray) -> Fit:
+        """Measure a mask, uint8[height width 3] in latent cells; half an object's cell is its."""
+        both = np.zeros(source.shape[:2], dtype=bool)
+        for item in (*recognise(source).items, *recognise(picture).items):
+            both |= binary_dilation(item.mask, iterations=MARGIN)
+        high, wide = mask.shape[:2]
+        cells = both.reshape(high, source.shape[0] // high, wide, -1).mean((1, 3)) >= 0.5
+        own = mask[..., 0] > 127
+        union = (own | cells).sum()
+        return cls(own.mean(), cells.mean(), (own & cells).sum() / union if union else 1.0)
+
+    @staticmethod
+    def summary(fits: Sequence[Fit]) -> dict[str, float]:
+        """Average each."""
+        names = ("coverage", "objects", "iou")
+        return {name: float(np.mean([getattr(fit, name) for fit in fits])) for name in names}
+
+
 def summary(scores: Sequence[Score]) -> dict[str, float]:
     return {
         "background_psnr": float(np.mean([score.background_psnr for score in scores])),
@@ -78,22 +111,24 @@ def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]
     """Swap words beside re-prompting, with and without local blend; yields after every prompt."""
     exhibit = Exhibit({"pairs": seeds * sum(len(pairs) for pairs in PAIRS.values())})
     blended: list[Score] = []
+    fits: list[Fit] = []
     images: list[np.ndarray] = []
     captions: list[str] = []
     for kind, pairs in PAIRS.items():
         scores: dict[str, list[Score]] = {"reprompt": [], "p2p": []}
         for n, pair in enumerate(pairs):
-            only = {"source_words": pair.words, "edited_words": pair.replacement}
             plain = swap(pair, **WINDOWS[studio.model][kind])
-            chains = [[plain], [plain, ("P2P_LocalBlend", only)]]
-            shot = studio.shoot(Request(pair.prompt, chains, seeds, seed + n, pair.edited))
+            chains = [[plain], [plain, ("P2P_LocalBlend", FITTED)]]
+            wanted = Request(pair.prompt, chains, seeds, seed + n, pair.edited, masks=True)
+            shot = studio.shoot(wanted)
             edited, local = shot["p2p"][:seeds], shot["p2p"][seeds:]
-            for source, again, picture, kept in zip(
-                shot["source"], shot["reprompt"], edited, local, strict=True
+            for source, again, picture, kept, mask in zip(
+                shot["source"], shot["reprompt"], edited, local, shot["masks"][seeds:], strict=True
             ):
                 scores["reprompt"].append(Score.of(source, again, pair))
                 scores["p2p"].append(Score.of(source, picture, pair))
                 blended.append(Score.of(source, kept, pair))
+                fits.append(Fit.of(source, kept, mask))
             if n < 4:
                 images += [shot["source"][0], shot["reprompt"][0], edited[0], local[0]]
                 captions += [
@@ -104,7 +139,12 @@ def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]
                 ]
             yield exhibit
         exhibit.figures[kind] = {name: summary(some) for name, some in scores.items()}
-    exhibit.figures["local_blend"] = summary(blended)
+    worst = min(score.background_psnr for score in blended)
+    exhibit.figures["local_blend"] = {
+        **summary(blended),
+        "worst_psnr": worst,
+        **Fit.summary(fits),
+    }
     heads = ("source", "re-prompted, same seed", "Prompt-to-Prompt", "with local blend")
     exhibit.sheet = grid(images, captions, columns=4, heads=heads, scale=2)
 

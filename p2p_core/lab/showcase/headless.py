@@ -13,7 +13,7 @@ from ...edits import Refine, Reweight, SelfInjection, WordSwap
 from ...hosts.diffusers.pipeline import Model
 from ...hosts.diffusers.sampling import Settings, sample
 from ...hosts.diffusers.viewing import sample_and_look
-from ...local_blend import LocalBlend
+from ...local_blend import LATENTS, LocalBlend
 from ...notation import parse_factors, parse_windows, parse_words
 from ...schedules import Schedule, Window
 from .studio import Link, Pictures, Request
@@ -46,6 +46,8 @@ class HeadlessStudio:
         if wanted.reprompt is not None:
             free = sample(self.demo, wanted.reprompt, [], latent, **rest)
             shot["reprompt"] = list(self.demo.to_pictures(free.source))
+        if wanted.masks:
+            shot["masks"] = [to_bytes(mask[..., None].expand(-1, -1, 3)) for mask in result.masks]
         if seen:
             shown = [torch.from_numpy(picture / 255).float() for picture in pictures]
             heatmaps = draw(seen, shown).heatmaps
@@ -73,4 +75,10 @@ def edit_of(link: Link) -> Any:
     if kind == "P2P_Reweight":
         factors = parse_factors(inputs["words"], 1.0)
         return Reweight(factors, self_injection=injection)
-    return LocalBlend(parse_words(inputs["source_words"]), parse_words(inputs["edited_words"]))
+    return LocalBlend(
+        *(parse_words(inputs.get(f"{whose}_words", "")) for whose in ("source", "edited")),
+        threshold=None if inputs.get("threshold_by") == "Otsu" else 0.3,
+        smoothing=inputs.get("smoothing", 0.0),
+        keep_background=inputs.get("keep_background", LATENTS),
+        sharpen=inputs.get("sharpen", 0),
+    )

@@ -23,7 +23,7 @@ from ...demo.joint_architecture import MODELS
 from ...hosts.launch.locate import HostNotFound, find_hosts
 from ...hosts.launch.server import PromptFailed, Server, ServerFailed
 from ..report import JOINT, Row, measured
-from . import exhibits, windows
+from . import blends, exhibits, windows
 from .exhibits import Exhibit
 from .modes import modes
 from .pairs import ADDED, FADED, PAIRS
@@ -43,6 +43,7 @@ ROWS = {
     "one_word": (lambda studio, _, seed: exhibits.one_word(studio, seed), 1, 3),
     "word_maps": (lambda studio, _, seed: exhibits.word_maps(studio, seed), 1, 3),
     "windows": (windows.windows, 4, windows.PROMPTS),
+    "blends": (blends.blends, 4, SWAPS),
 }
 """What is shown of the first model."""
 

@@ -27,7 +27,8 @@ class Request:
 
     "source" are `seeds` pictures, "p2p" as many for each chain, one chain after the other; if
     wanted, "reprompt" are those of the prompt `reprompt`, from the same noise and without control,
-    and "maps" a heatmap for each of the words in `maps`.
+    "maps" a heatmap for each of the words in `maps`, and "masks" the local blends' of every picture
+    of "p2p", white where there is none, in latent cells.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Request:
     seed: int
     reprompt: str | None = None
     maps: str | None = None
+    masks: bool = False
 
 
 Pictures = dict[str, list[np.ndarray]]
@@ -79,6 +81,12 @@ class Studio:
             self._prompt_of(prompt, "KSampler")["text"] = wanted.reprompt
         if wanted.maps is not None:
             self._add_maps(prompt, saved, wanted.maps)
+        if wanted.masks:
+            sampler = next(n for n, node in prompt.items() if node["class_type"] == "P2P_KSampler")
+            prompt["masks"] = self._node("MaskToImage", {"mask": [sampler, 2]})
+            prompt["save_masks"] = self._node(
+                "SaveImage", {"images": ["masks", 0], "filename_prefix": "p2p_masks"}
+            )
         outputs = self.server.queue(prompt)
         return {
             self._prefix(prompt[name]): [
