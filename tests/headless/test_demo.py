@@ -9,10 +9,11 @@ from scipy.ndimage import binary_dilation
 from p2p_core.demo.recognise import recognise
 from p2p_core.demo.scenes import Item, Scene, render
 from p2p_core.hosts.launch.locate import HostNotFound
-from p2p_core.lab.showcase import blends, exhibits
+from p2p_core.lab.showcase import blends, exhibits, windows
 from p2p_core.lab.showcase import run as showcase
 from p2p_core.lab.showcase.headless import HeadlessStudio
 from p2p_core.lab.showcase.studio import Request
+from p2p_core.presets import PRESETS
 
 SWAP = ("P2P_WordSwap", {"words": "circle", "replacement": "star", "self_replace_end": 0.2})
 BLEND = ("P2P_LocalBlend", {"source_words": "circle", "edited_words": "star"})
@@ -36,6 +37,21 @@ def test_the_pictures_of_a_prompt():
         np.abs(shot["source"][0].astype(int) - one) for one in (shot["p2p"][2], shot["p2p"][0])
     ]
     assert outside[0].mean() < outside[1].mean()
+
+
+def test_presets_that_are_measured_are_cells_of_the_table():
+    """Of how to take something out, the one that leaves the most freedom."""
+    measured = {n: p for n, p in PRESETS.items() if "`make demo`" in p.origin}
+    ends = {name: (preset.cross_end, preset.self_end) for name, preset in measured.items()}
+    assert ends == {
+        "colour or material": (1.0, 0.8),
+        "another shape": (0.5, 0.2),
+        "add": (0.5, 0.2),
+        "remove": (0.5, 0.2),
+    }
+    assert set(ends.values()) <= set(windows.ENDS)
+    kinds = {kind for kind in windows.KINDS for p in measured.values() if kind in p.origin}
+    assert kinds == set(windows.KINDS)
 
 
 def test_blends_are_measured_beside_each_other(monkeypatch):
