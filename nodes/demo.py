@@ -32,8 +32,8 @@ class P2PDemoCheckpoint(io.ComfyNode):
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="The network, for a cfg of about 3: of the SD1.x family (v-prediction), "
-                    "or of Flux's (flow matching).",
+                    tooltip="The network, for a cfg of about 3: of the SD1.x family "
+                    "(v-prediction), or of Flux's (flow matching).",
                 ),
                 io.Clip.Output(
                     display_name="clip", tooltip="The text encoder: CLIP's tokens, 77 of them."
