@@ -34,6 +34,7 @@ from transformers_of_diffusers import (
     z_image,
 )
 
+from p2p_core.background import SourceValues
 from p2p_core.blocks import Blocks
 from p2p_core.calls import CallEdits
 from p2p_core.controller import Rows, plan
@@ -201,11 +202,25 @@ def test_every_edit_and_the_local_blend(case, model, latent):
 
 
 def test_words_are_looked_at(case, model, latent):
+    """Maps that self-attention was multiplied with are means of their cells, and so flatter."""
     settings = Settings(2, 2.0)
     side = max(model.sides)
-    _, seen = sample_and_look(
-        model, PROMPT, [(swap(),)], latent, ["star", "grass"], settings=settings, quiet=True
+    plain, seen = (
+        sample_and_look(
+            model,
+            PROMPT,
+            [(swap(),)],
+            latent,
+            ["star", "grass"],
+            sharpen=times,
+            settings=settings,
+            quiet=True,
+        )[1]
+        for times in (0, 2)
     )
+    for one, other in zip(seen, plain, strict=True):
+        spread, before = (m.mean.max() - m.mean.min() for m in (one, other))
+        assert 0 <= spread < before
     assert [(one.row, one.word) for one in seen] == [(0, "grass"), (1, "star"), (1, "grass")]
     frames = latent.shape[2] if latent.ndim == 5 else 1
     height, width = (int(length * side) for length in latent.shape[-2:])
@@ -227,13 +242,25 @@ def test_windows_over_blocks(case, model, latent):
 @pytest.mark.parametrize("mode", [SHARED, ALIGNED])
 @pytest.mark.parametrize("renormalised", [None, False])
 def test_joint_attention_is_the_oracles(renormalised, mode, case, model, latent, monkeypatch):
-    """What every block's attention gives out, of q, k and v as diffusers made them."""
+    """What every block's attention gives out, of q, k and v as diffusers made them.
+
+    The first edit keeps values of its own where its mask is white, and else has the source's.
+    """
     if not case.joint:
         pytest.skip("its text has a softmax of its own")
-    made, calls = attended(model, case, latent, mode, renormalised, monkeypatch)
+    *_, height, width = latent.shape
+    mask = torch.rand(1, height, width, generator=torch.Generator().manual_seed(2)) > 0.7
+    values = SourceValues.of([({0: mask.float()}, Rows(1, 2), 0)], height)
+    patch = round(1 / max(model.sides))
+    cells = mask[0].unflatten(1, (-1, patch)).unflatten(0, (-1, patch))
+    outside = ~cells.any(-1).any(1).flatten()
+    assert outside.any()
+    made, calls = attended(model, case, latent, mode, renormalised, monkeypatch, values)
     assert [block for block, *_ in calls] == list(range(len(case.kinds)))
     for block, _, one, out, shape in calls:
         q, k, v = (joined(part.double()) for part in (one.q, one.k, one.v))
+        image = v[:, shape.image]
+        image[1, outside] = image[0, outside]
         mask = None
         if one.mask is not None:
             mask = torch.zeros(one.mask.shape).double().masked_fill(~one.mask, -torch.inf)
@@ -261,7 +288,7 @@ def test_cross_attention_is_the_oracles(renormalised, case, model, latent, monke
         assert relative(joined(out.double()), output_of(theirs, v)) <= TOLERANCE
 
 
-def attended(model, case, latent, mode, renormalised, monkeypatch):
+def attended(model, case, latent, mode, renormalised, monkeypatch, values=None):
     """A call's edits, and of every attention in it (block, role, what it got, gave, its shape)."""
     calls = []
     kind = JointBlocks if case.joint else CrossBlocks
@@ -280,7 +307,7 @@ def attended(model, case, latent, mode, renormalised, monkeypatch):
     made = CallEdits(((controller, Rows(1, 2), 0),), 0.0, controller.length)
     with torch.no_grad(), model.attached() as call:
         prepared = call.prepare(made, x)
-        call.predict(prepared, [], x, 0.7, texts, controller.length, 3.5)
+        call.predict(prepared, [], values, x, 0.7, texts, controller.length, 3.5)
     return made, calls
 
 

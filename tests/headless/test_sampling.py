@@ -123,7 +123,7 @@ def test_attention_is_the_oracles(renormalised, model, monkeypatch):
     x = torch.randn(2, *BLANK.shape[1:], generator=torch.Generator().manual_seed(1))
     made = CallEdits(((controller, Rows(1, 1), 0),), 0.0, controller.length)
     with torch.no_grad(), model.attached() as call:
-        call.predict(call.prepare(made, x), [], x, 5.0, texts, controller.length, 0.0)
+        call.predict(call.prepare(made, x), [], None, x, 5.0, texts, controller.length, 0.0)
         for attn, pixels, text, out in calls:
             q, k, v = (part.double() for part in project_in(attn, pixels, text))
             edited = self_edited_maps if text is None else edited_maps
