@@ -3,7 +3,8 @@
 Source and edit sampled together by the P2P KSampler, attention injected in every step and every
 layer (the most there is to do), against the stock KSampler with a batch of two in the same process;
 beside them the same swap by explicit attention maps, the cost of 1, 2, 4 and 8 edits, 1 edit = 1,
-and that of an edit of a known source, the first edit = 1. Writes output/bench/report.json; stock =
+that of an edit of a known source, the first edit = 1, and how long the canvas waits for the words
+and changes of a prompt, in milliseconds. Writes output/bench/report.json; stock =
 1. Rows can be asked for by name; a run that is stopped goes on where it was.
 """
 
@@ -46,6 +47,7 @@ def rows(repeats: int, accelerator: bool) -> dict[str, Row]:
     from . import comfyui as bench
     from . import transformers
     from .comfyui import Bench
+    from .frontend import frontend
     from .known import known_source
 
     bench.quiet()
@@ -86,6 +88,7 @@ def rows(repeats: int, accelerator: bool) -> dict[str, Row]:
         **{name: against_stock(name, *given) for name, given in compared.items()},
         "edits": edits,
         "known_source": partial(known_source, repeats),
+        "frontend": partial(frontend, 5 * repeats),
         "inversion": lambda: {"inversion": inverting(max(3, repeats // 3))},
         "sdxl": against_stock("sdxl", "sdxl", bench.REFINE_REWEIGHT),
         **{name: partial(transformer, name, repeats) for name in transformers.BLOCKS},
