@@ -1,6 +1,7 @@
 /** What a P2P Attention Maps shows: where source and edits look at a word, at any of the steps. */
 
 import { addPanel, address, element } from './page.js'
+import { t } from './texts.js'
 
 const HEIGHT = 230
 const OPAQUE = 0.65
@@ -33,7 +34,7 @@ export function addMaps(node) {
     state.step = Math.min(state.step, told.steps.length)
     panel.show(...view(told, state))
   }
-  panel.show(element('div', { className: 'p2p-hint', textContent: 'Run to see where words look.' }))
+  panel.show(element('div', { className: 'p2p-hint', textContent: t('Run to see where words look.') }))
   shown.set(node, show)
   const before = node.onExecuted
   node.onExecuted = function (/** @type {any} */ output) {
@@ -46,6 +47,9 @@ export function addMaps(node) {
 export const showMaps = (/** @type {any} */ node, /** @type {any} */ output) => shown.get(node)?.(output)
 
 const rgb = (/** @type {string} */ colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16))
+
+/** A row's name in the language: 'source' or 'edit', with its numbers. @param {string} name */
+const called = (name) => name.replace(/^\w+/, t)
 
 /** Read the pixels of a word's maps. */
 async function read(/** @type {any} */ { tile, ...rest }) {
@@ -60,14 +64,14 @@ async function read(/** @type {any} */ { tile, ...rest }) {
 /** The words, a picture per row under its colours, and what to see of them. */
 function view(/** @type {Told} */ told, /** @type {{word: string, step: number, common: boolean}} */ state) {
   const words = [...new Set(told.maps.map(({ word }) => word))]
-  const views = told.rows.map(({ name, image }, row) => picture(told, name, image, row))
+  const views = told.rows.map(({ name, image }, row) => picture(told, called(name), image, row))
   const step = element('output')
   const slider = element('input', {
-    type: 'range', min: 0, max: told.steps.length, 'aria-label': 'Step that is shown, 0 for all'
+    type: 'range', min: 0, max: told.steps.length, 'aria-label': t('Step that is shown, 0 for all')
   })
   slider.value = state.step
   const common = element('button', {
-    type: 'button', textContent: 'Common scale', title: 'One scale for all words and rows, or each its own.',
+    type: 'button', textContent: t('Common scale'), title: t('One scale for all words and rows, or each its own.'),
     onclick: () => change({ common: !state.common })
   })
   const buttons = words.map((word) => element('button', {
@@ -78,13 +82,13 @@ function view(/** @type {Told} */ told, /** @type {{word: string, step: number, 
     Object.assign(state, some)
     common.setAttribute('aria-pressed', String(state.common))
     buttons.forEach((button, n) => button.setAttribute('aria-pressed', String(words[n] === state.word)))
-    step.textContent = state.step ? `step ${told.steps[state.step - 1]}` : 'all steps'
+    step.textContent = state.step ? `${t('step')} ${told.steps[state.step - 1]}` : t('all steps')
     for (const paint of views) paint.paint(state)
   }
   slider.addEventListener('input', () => change({ step: Number(slider.value) }))
   change({})
   return [
-    element('div', { className: 'p2p-row', role: 'group', 'aria-label': 'Words of the run' }, ...buttons),
+    element('div', { className: 'p2p-row', role: 'group', 'aria-label': t('Words of the run') }, ...buttons),
     element('div', { className: 'p2p-views' }, ...views.map(({ box }) => box)),
     element('div', { className: 'p2p-steps' }, slider, step, common)
   ]
@@ -95,7 +99,7 @@ function picture(/** @type {Told} */ told, /** @type {string} */ name, /** @type
     /** @type {number} */ row) {
   const { width, height } = told.maps[0].pixels
   const cells = width / told.maps[0].peaks.length
-  const canvas = element('canvas', { width: cells, height, 'aria-label': `Where ${name} looks` })
+  const canvas = element('canvas', { width: cells, height, 'aria-label': `${t('Where it looks:')} ${name}` })
   const inside = element('div', { className: 'p2p-pictures' }, canvas)
   inside.style.setProperty('--ratio', String(cells / height))
   if (image) {
@@ -103,7 +107,7 @@ function picture(/** @type {Told} */ told, /** @type {string} */ name, /** @type
     inside.prepend(element('img', { src: address(image), alt: name, draggable: false }))
   }
   inside.append(element('span', { className: 'p2p-name p2p-left', textContent: name }))
-  const none = element('span', { className: 'p2p-name p2p-none', textContent: 'not in its prompt' })
+  const none = element('span', { className: 'p2p-name p2p-none', textContent: t('not in its prompt') })
   const paper = canvas.getContext('2d')
   const paint = (/** @type {{word: string, step: number, common: boolean}} */ { word, step, common }) => {
     const map = told.maps.find((one) => one.row === row && one.word === word)

@@ -2,16 +2,14 @@
 
 import { source, widgetOf } from './graph.js'
 import { addPanel, element, write } from './page.js'
+import { t } from './texts.js'
 
 const CUSTOM = 'custom'
 const STEP = 0.01
-/** The windows by the names of their inputs: what is written before each, and what is the source's. */
-const BANDS = [
-  ['cross_replace', 'words', 'the source’s cross-attention: what sits where'],
-  ['self_replace', 'outlines', 'the source’s self-attention: outlines and texture']
-]
-const ENDS = BANDS.map(([name]) => `${name}_end`)
-const NAMES = ['preset', ...BANDS.flatMap(([name]) => [`${name}_start`, `${name}_end`])]
+/** The windows, as the names of their inputs begin. */
+const BANDS = ['cross_replace', 'self_replace']
+const ENDS = BANDS.map((name) => `${name}_end`)
+const NAMES = ['preset', ...BANDS.flatMap((name) => [`${name}_start`, `${name}_end`])]
 
 /** @typedef {import('./graph.js').Place} Place */
 /** @typedef {Record<string, any>} Values */
@@ -82,25 +80,28 @@ function put(/** @type {Place} */ place, /** @type {string} */ name, /** @type {
 function drawn(/** @type {Place} */ place, /** @type {Values} */ values, /** @type {boolean} */ folded) {
   const known = presets(place.node)
   const shown = { ...values, ...known[values.preset] }
-  const rows = BANDS.map(([name, label, of]) => band(place, name, label, of, shown))
+  const rows = [
+    band(place, BANDS[0], t('words'), t('Steps that take the source’s cross-attention: what sits where.'), shown),
+    band(place, BANDS[1], t('outlines'), t('Steps that take the source’s self-attention: outlines and texture.'), shown)
+  ]
   if (folded && Object.keys(known).length) rows.unshift(chooser(place, [CUSTOM, ...Object.keys(known)], values.preset))
   return rows
 }
 
 function chooser(/** @type {Place} */ place, /** @type {string[]} */ names, /** @type {string} */ chosen) {
   const choose = element('select', {
-    'data-key': 'preset', 'aria-label': 'What the edit is to do', disabled: !source(place, 'preset'),
-    title: 'What the edit is to do: fills in the windows that suit it.',
+    'data-key': 'preset', 'aria-label': t('What the edit is to do'), disabled: !source(place, 'preset'),
+    title: t('What the edit is to do: fills in the windows that suit it.'),
     onchange: () => put(place, 'preset', choose.value)
   }, ...names.map((textContent) => element('option', { textContent, value: textContent })))
   choose.value = chosen ?? CUSTOM
   return element('label', { className: 'p2p-window' },
-    element('span', { className: 'p2p-label', textContent: 'to do' }), choose)
+    element('span', { className: 'p2p-label', textContent: t('to do') }), choose)
 }
 
 /** One window as a band over the steps, with its start and end to drag. */
 function band(/** @type {Place} */ place, /** @type {string} */ name, /** @type {string} */ label,
-    /** @type {string} */ of, /** @type {Values} */ values) {
+    /** @type {string} */ title, /** @type {Values} */ values) {
   const told = element('output')
   const box = element('div', { className: `p2p-band p2p-${name}` }, element('i'))
   const at = [values[`${name}_start`], values[`${name}_end`]]
@@ -112,7 +113,7 @@ function band(/** @type {Place} */ place, /** @type {string} */ name, /** @type 
     const input = `${name}_${n ? 'end' : 'start'}`
     const slider = element('input', {
       type: 'range', min: 0, max: 1, step: STEP, disabled: !source(place, input), 'data-key': input,
-      'aria-label': `${n ? 'End' : 'Start'} of the window of the ${label}`
+      'aria-label': `${n ? t('End of the window:') : t('Start of the window:')} ${label}`
     })
     slider.value = value ?? n
     const take = (/** @type {boolean} */ done) => {
@@ -130,6 +131,6 @@ function band(/** @type {Place} */ place, /** @type {string} */ name, /** @type 
   })
   box.append(...ends)
   show()
-  return element('div', { className: 'p2p-window', title: `Steps that take ${of}. Drag the ends, or use the arrow keys.` },
+  return element('div', { className: 'p2p-window', title: `${title} ${t('Drag the ends, or use the arrow keys.')}` },
     element('span', { className: 'p2p-label', textContent: label }), box, told)
 }
