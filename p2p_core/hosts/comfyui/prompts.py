@@ -179,15 +179,15 @@ def _tokens(clip: Any, text: str, key: str, around: Sequence[Any]) -> tuple[dict
 
     `around` are the tokens that a tokenizer writes around every text, as chat models are used to.
     """
-    flat = _flat(clip, text, key)
-    words = {i: token for i, (token, word) in enumerate(flat) if word != 0}
+    entries = [entry for chunk in clip.tokenize(text, return_word_ids=True)[key] for entry in chunk]
+    words = {i: _token_key(token) for i, (token, _, word) in enumerate(entries) if word != 0}
     if around:
         ids = list(words.values())
         before = _shared(ids, around)
         after = _shared(ids[::-1], around[before:][::-1])
         places = list(words)
         words = {place: words[place] for place in places[before : len(places) - after]}
-    return words, len(flat)
+    return words, len(entries)
 
 
 def _flat(clip: Any, text: str, key: str) -> list[tuple[Any, int]]:

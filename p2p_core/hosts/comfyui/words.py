@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from types import SimpleNamespace
 
 from comfy.sd1_clip import SD1Tokenizer
@@ -10,12 +10,16 @@ from comfy.sd1_clip import SD1Tokenizer
 from ...tokens import Prompt
 from .prompts import read
 
+KEPT = 1024
+"""Texts whose tokens are remembered: while someone writes, most words are those of before."""
+
 
 @cache
 def _clip() -> SimpleNamespace:
     """What `prompts.read` asks of a CLIP: its tokenizer, without embeddings, which are files."""
     tokenizer = SD1Tokenizer()
-    return SimpleNamespace(tokenizer=tokenizer, tokenize=tokenizer.tokenize_with_weights)
+    tokenize = lru_cache(KEPT)(tokenizer.tokenize_with_weights)
+    return SimpleNamespace(tokenizer=tokenizer, tokenize=tokenize)
 
 
 def read_words(text: str) -> Prompt:
