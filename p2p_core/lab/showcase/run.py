@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, help="seeds a prompt, instead of several")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the server, too
     try:
         with photographers() as (name, studios):
             plan = {"host": name, "seeds": options.seeds, "seed": options.seed}
