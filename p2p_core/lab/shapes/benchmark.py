@@ -31,6 +31,7 @@ from ...hosts.launch.in_process import enter_host
 from ...hosts.launch.locate import HostNotFound, find_hosts
 from ..meter import peak_memory
 from ..metrics import psnr
+from ..report import JOINT
 from ..results import Results, means
 from ..sheet import grid
 from .cases import KINDS, Case, cases
@@ -46,10 +47,6 @@ class Plan:
     steps: int = 20
     cfg: float = 3.0
     seed: int = 2022
-
-
-JOINT = "mmdit"
-"""The second model's report, and its folder."""
 
 
 def measure(
@@ -218,8 +215,6 @@ def main() -> int:
         return 1
     wanted = {"unet": (WEIGHTS, first), JOINT: (JOINT_WEIGHTS, second)}
     wanted = {name: wanted[name] for name in wanted if name in options.models}
-    if not JOINT_WEIGHTS.is_file() and wanted.pop(JOINT, None):
-        sys.stderr.write(f"{JOINT} is left out: {JOINT_WEIGHTS.name} is not there yet\n")
     with tempfile.TemporaryDirectory(prefix="p2p-fidelity-") as base:
         enter_host(host, Path(base))
         from .comfyui import ComfyLab
