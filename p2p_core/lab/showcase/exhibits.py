@@ -26,7 +26,7 @@ FADER = (-2.0, -1.0, -0.5, 0.0, 1.0)
 """Factors of the reweighting sheet, up to leaving the word alone: there the pattern is whole."""
 
 FITTED: Inputs = {"threshold_by": "Otsu", "smoothing": 1.0, "sharpen": 2}
-"""Of a local blend whose mask follows the object closely: `make demo ARGS=blends`."""
+"""Of a local blend whose mask follows the object closely, see `blends`."""
 
 
 @dataclass
@@ -118,7 +118,7 @@ def word_swaps(studio: Photographer, seeds: int, seed: int) -> Iterator[Exhibit]
         scores: dict[str, list[Score]] = {"reprompt": [], "p2p": []}
         for n, pair in enumerate(pairs):
             plain = swap(pair, **WINDOWS[studio.model][kind])
-            chains = [[plain], [plain, ("P2P_LocalBlend", FITTED)]]
+            chains = [[plain], [plain, ("P2P_LocalBlend", {})]]
             wanted = Request(pair.prompt, chains, seeds, seed + n, pair.edited, masks=True)
             shot = studio.shoot(wanted)
             edited, local = shot["p2p"][:seeds], shot["p2p"][seeds:]
