@@ -13,7 +13,7 @@ from p2p_core.demo.recognise import matches, recognise
 from p2p_core.hosts.launch.server import Server
 from p2p_core.lab.metrics import psnr
 from p2p_core.lab.showcase.exhibits import background_psnr, pattern_strength
-from p2p_core.lab.showcase.templates import FOLDER, PREFIX, SHOWN, read, run, strip
+from p2p_core.lab.showcase.templates import FOLDER, PREFIX, SHOWN, read, run, strip, twin
 
 LEAST, LEAST_BLENDED = 33.0, 38.0
 """Decibels of the background between source and edit, without and with a local blend."""
@@ -126,3 +126,19 @@ def test_the_first_words_that_a_reader_tries_work_too(
     (source,), (edit,) = pictures["source"], pictures["p2p"]
     assert shows(edit, {**CIRCLE, **changes})
     assert background_psnr(source, edit, (recognise(source), recognise(edit))) >= LEAST
+
+
+def test_a_second_pass_keeps_edit_and_background(
+    server: Server, object_info: dict[str, Any]
+) -> None:
+    """The template's twin on the demo model, looked at in the size that the renderer knows."""
+    name = "18_hires_fix_sdxl"
+    pictures = run(server, twin(name, read(name, object_info), object_info))
+    source, edit = (
+        np.asarray(Image.fromarray(one).resize((128, 128), Image.Resampling.BOX))
+        for one in (*pictures["source"], *pictures["p2p"])
+    )
+    before, after = recognise(source), recognise(edit)
+    assert [one.colour for one in before.items] == ["red"]
+    assert [one.colour for one in after.items] == ["green"]
+    assert background_psnr(source, edit, (before, after)) >= LEAST

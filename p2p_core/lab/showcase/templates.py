@@ -131,6 +131,11 @@ TWINS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "CLIPTextEncode": {"text": "a blue striped square on the grass"},
         "KSampler": {"seed": 9, **SAMPLED},
     },
+    "18_hires_fix_sdxl": {
+        "P2P_Controller": {"source_prompt": "a red heart on sand"},
+        "P2P_WordSwap": {"words": "red", "replacement": "green"},
+        "P2P_KSampler": {"seed": 3, "cfg": 3.0},
+    },
 }
 """What makes the demo model's twin of a workflow: inputs by the type of their node."""
 
