@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -444,12 +444,18 @@ def test_a_command_says_all_that_an_edit_is(monkeypatch, tmp_path):
         cross_replace_end=0.1,
         self_replace_end=0.2,
         self_replace_reach=0.5,
+        attention="aligned words",
+        blocks="first 1/2",
+        prompt_vector="edit",
+        factors_act="before the softmax",
+        guidance=3.5,
     )
     default = Edit(source="a", swap=("a=b",))
+    edits = (edit, replace(default, preset="style"))  # which has no windows of its own
     changed = {
         field.name
         for field in fields(Edit)
-        if getattr(edit, field.name) != getattr(default, field.name)
+        if any(getattr(one, field.name) != getattr(default, field.name) for one in edits)
     }
     assert changed == {field.name for field in fields(Edit)}
     asked = []
@@ -459,7 +465,8 @@ def test_a_command_says_all_that_an_edit_is(monkeypatch, tmp_path):
         raise ValueError
 
     monkeypatch.setattr(Studio, "edit", take)
-    command = shlex.split(edit.command("demo", half=True))
-    monkeypatch.setattr("sys.argv", [*command, "--out", str(tmp_path)])
-    assert main() == 1
-    assert asked == [(edit, "demo", True)]
+    for one in edits:
+        command = shlex.split(one.command("demo", half=True))
+        monkeypatch.setattr("sys.argv", [*command, "--out", str(tmp_path)])
+        assert main() == 1
+    assert asked == [(one, "demo", True) for one in edits]
