@@ -67,24 +67,18 @@ const STYLE = `
 .p2p-views { flex: 1; min-height: 0; display: flex; gap: 4px; }
 .p2p-views img { filter: grayscale(1); }
 .p2p-views canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
-.p2p-none { top: auto; bottom: 5px; left: 5px; }
 .p2p-steps { flex: none; display: grid; grid-template-columns: 1fr 62px auto; gap: 6px; align-items: center; }
 .p2p-steps input { min-width: 0; margin: 0; }
 .p2p-source { clip-path: inset(0 calc(100% - var(--at)) 0 0); }
 .p2p-difference { background: #000; }
 .p2p-difference .p2p-pictures { filter: brightness(4); clip-path: inset(1px); }
-.p2p-difference .p2p-views { flex: 1; min-height: 0; display: flex; gap: 4px; }
-.p2p-views img { filter: grayscale(1); }
-.p2p-views canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
-.p2p-none { top: auto; bottom: 5px; left: 5px; }
-.p2p-steps { flex: none; display: grid; grid-template-columns: 1fr 62px auto; gap: 6px; align-items: center; }
-.p2p-steps input { min-width: 0; margin: 0; }
-.p2p-source { clip-path: none; mix-blend-mode: difference; }
+.p2p-difference .p2p-source { clip-path: none; mix-blend-mode: difference; }
 .p2p-line { position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; margin-left: -1px;
   background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
 .p2p-name { position: absolute; top: 5px; padding: 0 6px; border-radius: 4px; font-size: 11px; color: #fff;
   background: #000a; pointer-events: none; }
 .p2p-left { left: 5px; }
+.p2p-none { top: auto; bottom: 5px; left: 5px; }
 .p2p-right { right: 5px; }
 .p2p-slide { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
 .p2p-pictures:has(.p2p-slide:focus-visible) { outline: 2px solid #5b9dff; outline-offset: -2px; }
