@@ -34,6 +34,10 @@ def part(person: Person, selector: str, node: str = SWAP) -> Any:
 
 
 def choose(person: Person, preset: str, node: str = SWAP) -> None:
+    """From the node's own widget; Nodes 2.0 folds that away, so that the panel has one."""
+    if person.page.mode == "classic":
+        person.choose(node, "preset", preset)
+        return
     wait_until(lambda: part(person, "select", node).is_visible(), "the presets", seconds=30)
     part(person, "select", node).select_option(preset)
 
@@ -65,7 +69,8 @@ def drawn(person: Person, node: str = SWAP) -> list[str]:
     """What the panel says: its preset and both windows."""
     said = [part(person, f".p2p-{name}", node) for name in ("cross_replace", "self_replace")]
     windows = [one.evaluate("one => one.parentNode.querySelector('output').value") for one in said]
-    return [part(person, "select", node).input_value(), *windows]
+    chosen = part(person, "select", node)
+    return [chosen.input_value() if chosen else state(person, node)[0], *windows]
 
 
 def shows(person: Person, expected: list[str], node: str = SWAP) -> None:

@@ -230,7 +230,12 @@ class Person:
             arg=[name, widget, value],
         )
 
-    def _write_on_the_canvas(self, name: str, widget: str, value: str) -> None:
+    def choose(self, name: str, widget: str, option: str) -> None:
+        """Choose an option of a node's widget on the canvas, where it is drawn, from its menu."""
+        self._click_on_the_canvas(name, widget)
+        self.page.locator(".litemenu-entry").get_by_text(option, exact=True).click()
+
+    def _click_on_the_canvas(self, name: str, widget: str) -> None:
         self.click(
             self.page.evaluate(
                 f"""([name, widget]) => {{
@@ -243,6 +248,9 @@ class Person:
                 [name, widget],
             )
         )
+
+    def _write_on_the_canvas(self, name: str, widget: str, value: str) -> None:
+        self._click_on_the_canvas(name, widget)
         box = self.page.locator(".graphdialog input, textarea:focus").first
         box.wait_for()
         box.fill(value)
