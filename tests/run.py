@@ -31,7 +31,8 @@ LEFT_OUT = {
 CORES = os.cpu_count() or 1
 WORKERS = min(CORES, 4)
 """Processes at once; each may hold a ComfyUI, its server and a browser, in about 4 GB."""
-PARALLEL = ["-n", str(WORKERS), "--dist", "loadfile"]
+PARALLEL = ["-n", str(WORKERS), "--dist", "loadfile", "--no-loadscope-reorder"]
+"""Files in their order: a browser leaves an event loop in its process, which other tests bring."""
 NO_TESTS = 5
 """Exit status of pytest where it found no test."""
 

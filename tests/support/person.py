@@ -218,7 +218,9 @@ class Person:
         else:
             node = self.page.evaluate(f"name => ({FIND})(name).id", name)
             row = self.page.locator(f"[data-node-id='{node}'] [data-testid=node-widget]")
-            box = row.filter(has=self.page.get_by_text(widget, exact=True)).locator("input")
+            box = row.filter(has=self.page.get_by_text(widget, exact=True)).locator(
+                "input:not([type=range])"
+            )
             seen = box.bounding_box()
             self.click((seen["x"] + seen["width"] / 2, seen["y"] + seen["height"] / 2))
             box = self.page.locator("input:focus")

@@ -179,8 +179,9 @@ def _tokens(clip: Any, text: str, key: str, around: Sequence[Any]) -> tuple[dict
 
     `around` are the tokens that a tokenizer writes around every text, as chat models are used to.
     """
-    entries = [entry for chunk in clip.tokenize(text, return_word_ids=True)[key] for entry in chunk]
-    words = {i: _token_key(token) for i, (token, _, word) in enumerate(entries) if word != 0}
+    chunks = clip.tokenize(text, return_word_ids=True)[key]
+    entries = [_entry(entry) for chunk in chunks for entry in chunk]
+    words = {i: _token_key(token) for i, (token, word) in enumerate(entries) if word != 0}
     if around:
         ids = list(words.values())
         before = _shared(ids, around)
