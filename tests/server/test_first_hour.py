@@ -181,12 +181,12 @@ def blend_of(server: Server, edit: list[Any] | None = None, **inputs: Any) -> Pr
     return {"class_type": "P2P_LocalBlend", "inputs": {**values, **before, **inputs}}
 
 
-def test_a_blend_without_words_is_one_of_the_words_that_change(server: Server) -> None:
+def test_a_blend_without_words_is_one_of_what_changes_and_its_nouns(server: Server) -> None:
     prompt = demo(server, "1_word_swap")
     swap, saved = node_of(prompt, "P2P_WordSwap"), "p2p_p2p"
     (node,) = (n for n, one in prompt.items() if one["inputs"].get("filename_prefix") == saved)
     made: list[np.ndarray] = []
-    for words in ({}, {"source_words": "red", "edited_words": "blue"}):
+    for words in ({}, {"source_words": "red, circle", "edited_words": "blue, circle"}):
         prompt["mask"] = blend_of(server, [swap, 0], **words)
         by_type(prompt, "P2P_Controller").update(edit_1=["mask", 0])
         made += pictures(server, watch(server, prompt))[node]
@@ -340,7 +340,8 @@ def test_how_well_a_picture_comes_back(connected: bool, server: Server) -> None:
         (said,) = watch(server, prompt).texts[node]
         found = re.fullmatch(
             rf"{method}: (good|fair|poor), the picture comes back with ([\d.]+) dB "
-            r"\(the autoencoder alone: ([\d.]+) dB\)",
+            r"\(the autoencoder alone: ([\d.]+) dB\)\n"
+            r"source prompt: good, the prompt explains \d+% of what the negative leaves open",
             said,
         )
         assert found, said
