@@ -77,6 +77,11 @@ def pressed(person: Person, node: str) -> list[str]:
     return [one.inner_text() for one in chosen]
 
 
+def presses(person: Person, node: str, expected: list[str]) -> None:
+    """Wait until these words are marked as chosen: a node is drawn anew after its input changed."""
+    wait_until(lambda: pressed(person, node) == expected, f"{expected} on {node}", seconds=30)
+
+
 def value(person: Person, node: str, widget: str) -> Any:
     return person.page.evaluate(
         f"([node, name]) => ({FIND})(node).widgets.find(one => one.name === name).value",
@@ -153,10 +158,10 @@ def test_a_word_is_chosen_with_a_click(person: Person, keep: Callable[[Any, str]
     chip(person, SWAP, "cat #2")
     becomes(person, SWAP, "words", "cat #2")
     says(person, SWAP, "a cat beside a cat → blue , both asleep")
-    assert pressed(person, SWAP) == ["cat #2"]
+    presses(person, SWAP, ["cat #2"])
     chip(person, SWAP, "asleep", Shift=True)
     becomes(person, SWAP, "words", "cat , both asleep")
-    assert pressed(person, SWAP) == ["cat #2", "both", "asleep"]
+    presses(person, SWAP, ["cat #2", "both", "asleep"])
     person.select(CONTROLLER)
     page.keyboard.press("Control+z")
     becomes(person, SWAP, "words", "cat #2")
@@ -224,7 +229,7 @@ def test_words_are_put_into_lists_and_taken_out(
     node = "2"
     put(person, node, words="striped: -1")
     says(person, node, "striped × −1")
-    assert pressed(person, node) == ["striped"]
+    presses(person, node, ["striped"])
     chip(person, node, "sand")
     becomes(person, node, "words", "striped: -1, sand")
     says(person, node, "sand ×")
