@@ -192,3 +192,8 @@ class Look:
                 )
             seen = own.sharpened(seen, rows, self.maps.sharpen)
         self.maps.add(seen, grid[0], grid[1], self.progress)
+
+
+def sharpens(looks: Sequence[Look]) -> bool:
+    """Tell whether maps are sharpened, for which alone a layer's self-attention is kept."""
+    return any(look.maps.sharpen for look in looks)

@@ -55,13 +55,18 @@ def names(person: Person) -> list[str]:
     return [one.inner_text() for one in parts(person, ".p2p-name")]
 
 
+def run(person: Person, server: Server) -> Any:
+    """Run the template until its viewer shows both pictures; returns the page."""
+    load(person.page, ROOT / "workflows" / "5_attention_maps.json", FEW)
+    assert person.run(server)["status"]["status_str"] == "success"
+    wait_until(lambda: len(parts(person, "canvas")) == 2, "a picture each of source and edit")
+    return person.page
+
+
 def test_a_word_is_hovered_and_its_steps_are_gone_through(
     person: Person, server: Server, keep: Callable[[Any, str], None]
 ) -> None:
-    page = person.page
-    load(page, ROOT / "workflows" / "5_attention_maps.json", FEW)
-    assert person.run(server)["status"]["status_str"] == "success"
-    wait_until(lambda: len(parts(person, "canvas")) == 2, "a picture each of source and edit")
+    page = run(person, server)
     hover(person, "circle")
     assert names(person) == ["source", "edit 1"]
     circle = painted(person)
@@ -94,10 +99,7 @@ def test_on_a_common_scale_words_can_be_compared(
     person: Person, server: Server, keep: Callable[[Any, str], None]
 ) -> None:
     """Each map has the brightest colour somewhere on its own scale; on a common one, one has."""
-    page = person.page
-    load(page, ROOT / "workflows" / "5_attention_maps.json", FEW)
-    assert person.run(server)["status"]["status_str"] == "success"
-    wait_until(lambda: len(parts(person, "canvas")) == 2, "a picture each of source and edit")
+    page = run(person, server)
     brightest = (0xFD, 0xE7, 0x25)
 
     def bright() -> int:

@@ -83,17 +83,6 @@ def undo(person: Person) -> None:
     person.page.keyboard.press("Control+z")
 
 
-def put(person: Person, node: str, **values: Any) -> None:
-    """Set what a test begins with."""
-    person.page.evaluate(
-        f"""([node, values]) => {{
-            for (const one of ({FIND})(node).widgets) one.value = values[one.name] ?? one.value
-            document.dispatchEvent(new Event('change'))
-        }}""",
-        [node, values],
-    )
-
-
 @pytest.mark.parametrize(("name", "node"), [("1_word_swap", SWAP), ("2_refine", "P2P Refine")])
 def test_a_preset_fills_the_windows_in_and_a_value_makes_it_custom(
     name: str, node: str, person: Person, keep: Callable[[Any, str], None]
@@ -133,7 +122,7 @@ def test_windows_are_dragged_at_both_ends_and_with_the_keyboard(person: Person) 
     """An end stays behind its start."""
     page = person.page
     load(page, ROOT / "workflows" / "1_word_swap.json")
-    put(person, SWAP, **{CROSS: 0.8, SELF: 0.4, START: 0.0})
+    person.put(SWAP, **{CROSS: 0.8, SELF: 0.4, START: 0.0})
     shows(person, [CUSTOM, "0–0.8", "0–0.4"])
     drag(person, START, 0.5)
     start = page.evaluate(

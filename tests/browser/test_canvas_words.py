@@ -89,17 +89,6 @@ def value(person: Person, node: str, widget: str) -> Any:
     )
 
 
-def put(person: Person, node: str, **values: Any) -> None:
-    """Set what a test begins with."""
-    person.page.evaluate(
-        f"""([node, values]) => {{
-            for (const one of ({FIND})(node).widgets) one.value = values[one.name] ?? one.value
-            document.dispatchEvent(new Event('change'))
-        }}""",
-        [node, values],
-    )
-
-
 def becomes(person: Person, node: str, widget: str, expected: Any) -> None:
     wait_until(
         lambda: value(person, node, widget) == expected, f"{widget} {expected!r}", seconds=30
@@ -152,7 +141,7 @@ def test_a_word_is_chosen_with_a_click(person: Person, keep: Callable[[Any, str]
     """The second cat by its number, several words with Shift, and back with undo."""
     page = person.page
     load(page, workflow("1_word_swap"))
-    put(person, CONTROLLER, source_prompt=CATS)
+    person.put(CONTROLLER, source_prompt=CATS)
     says(person, SWAP, "'red' is not in the prompt")
     keep(page, "unknown_word")
     chip(person, SWAP, "cat #2")
@@ -175,7 +164,7 @@ def test_a_mistake_is_marked_before_a_run_and_mended_with_a_click(person: Person
     """Two edits: the mistake is on its own node alone."""
     page = person.page
     load(page, workflow("4_local_blend"))
-    put(person, BLEND, source_words="circl, grass")
+    person.put(BLEND, source_words="circl, grass")
     says(person, BLEND, "'circl' is not in the prompt. Did you mean circle")
     says(person, SWAP, "circle → star")
     chip(person, BLEND, "circle", row=2)
@@ -197,7 +186,7 @@ def test_typing_shows_the_change_at_once(person: Person) -> None:
 def test_a_long_prompt_shows_its_changes_with_two_words_around(person: Person) -> None:
     load(person.page, workflow("1_word_swap"))
     long = "one two three four five six seven eight nine ten eleven red twelve thirteen fourteen"
-    put(person, CONTROLLER, source_prompt=long)
+    person.put(CONTROLLER, source_prompt=long)
     says(person, SWAP, "… ten eleven red → blue twelve thirteen …")
 
 
@@ -208,7 +197,7 @@ def test_refined_words_are_taken_out_and_put_back(
     load(page, workflow("2_refine"))
     source = value(person, CONTROLLER, "source_prompt")
     refine = "P2P Refine"
-    put(person, refine, edited_prompt="")
+    person.put(refine, edited_prompt="")
     chip(person, refine, "Start from the source prompt")
     becomes(person, refine, "edited_prompt", source)
     first, second, *rest = source.split()
@@ -227,7 +216,7 @@ def test_words_are_put_into_lists_and_taken_out(
     page = person.page
     load(page, workflow("3_reweight"))
     node = "2"
-    put(person, node, words="striped: -1")
+    person.put(node, words="striped: -1")
     says(person, node, "striped × −1")
     presses(person, node, ["striped"])
     chip(person, node, "sand")
@@ -242,13 +231,13 @@ def test_maps_and_word_weights_have_their_words(person: Person) -> None:
     page = person.page
     load(page, workflow("5_attention_maps"))
     maps = "P2P Attention Maps"
-    put(person, maps, words="")
+    person.put(maps, words="")
     chip(person, maps, "grass")
     becomes(person, maps, "words", "grass")
-    put(person, maps, words="gras")
+    person.put(maps, words="gras")
     says(person, maps, "Did you mean grass")
     weights = page.evaluate(ADD, ["P2P_WordWeights", [2000, 0]])
-    put(person, weights, prompt="a (green:0.8) bag")
+    person.put(weights, prompt="a (green:0.8) bag")
     wait_until(lambda: said(person, weights) == "a green bag", "its words", seconds=30)
 
 
@@ -324,9 +313,9 @@ def test_a_fader_turns_a_word_and_resets_with_a_double_click(
     page = person.page
     load(page, workflow("3_reweight"))
     weights = page.evaluate(ADD, ["P2P_WordWeights", [400, 500]])
-    put(person, weights, prompt="a green bag")
+    person.put(weights, prompt="a green bag")
     for node, words in (("2", "striped: -1, square"), (weights, "green: 0.5")):
-        put(person, node, words=words)
+        person.put(node, words=words)
         wait_until(lambda n=node: panel(person, n).query_selector("input"), "a fader", seconds=30)
 
         def word(factor: float, n: str = node, list_: str = words) -> None:

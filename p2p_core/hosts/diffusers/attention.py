@@ -16,7 +16,7 @@ from torch import Tensor
 from ...attention import CrossEdit, SelfEdit
 from ...attention_maps import OwnAttention
 from ...background import SourceValues
-from ...calls import Look
+from ...calls import Look, sharpens
 from ...unet import is_of_side
 
 
@@ -87,7 +87,7 @@ class Processor:
             rows = None if call.own is None else call.own.gather(q.shape[1])
             if rows is not None:
                 q, k = q.index_select(0, rows), k.index_select(0, rows)
-            if call.looks:
+            if sharpens(call.looks):
                 call.latest = OwnAttention(attention, q, k, attn.heads)
             output = attention(q, k, v)
         else:

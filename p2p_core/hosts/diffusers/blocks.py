@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from ...attention import CrossEdit, RowEdit, SelfEdit
 from ...attention_maps import OwnAttention
 from ...background import SourceValues
-from ...calls import CallEdits, Look, with_sources
+from ...calls import CallEdits, Look, sharpens, with_sources
 from ...edits import SHARED
 from ...inversion.task import Embedding
 from ...joint_attention import JointEdit, Layout, own_attention, part_of, seen
@@ -203,7 +203,9 @@ class JointBlocks(Blocks):
         edit = None if self.prepared is None else self.prepared.blocks[block]
         if self.looks and block in self.watched:
             output = partial(seen, call.some, edit, layout)
-            own = own_attention(call.of_image, edit, layout, call.q, call.k)
+            own = None
+            if sharpens(self.looks):
+                own = own_attention(call.of_image, edit, layout, call.q, call.k)
             for look in self.looks:
                 look.take(output, output, call.q, call.k, call.heads, shape.grid, layout.text, own)
         if edit is None:
@@ -249,7 +251,7 @@ class CrossBlocks(Blocks):
                 call = replace(call, q=call.q.index_select(0, rows), k=call.k.index_select(0, rows))
             if self.values is not None:
                 call = replace(call, v=self.values.within(call.v, shape.sizes))
-            if self.looks:
+            if sharpens(self.looks):
                 self.latest = OwnAttention(call.of_image, call.q, call.k, call.heads)
             return call.given()
         if cross is None and not self.looks:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ....attention import CrossEdit, RowEdit, SelfEdit
 from ....attention_maps import OwnAttention
 from ....background import SourceValues
-from ....calls import CallEdits, Look
+from ....calls import CallEdits, Look, sharpens
 from ....edits import SHARED
 from .blocks import COUNT_KEY, Count, block_number, check_came, with_source_vectors
 from .masks import by_row, without_padding
@@ -174,7 +174,7 @@ class CrossTransformer:
                     call = replace(call, q=q, k=k)
                 if values is not None:
                     call = replace(call, v=values.within(call.v, sizes))
-                if looks:
+                if sharpens(looks):
                     latest[:] = [OwnAttention(call.attend, call.q, call.k, call.heads)]
                 return call.given()
             if keys != tokens or asked != pixels or not count.crossing:

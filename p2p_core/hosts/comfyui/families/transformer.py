@@ -20,7 +20,7 @@ from torch import Tensor
 from ....attention import RowEdit
 from ....background import SourceValues
 from ....blocks import clean
-from ....calls import CallEdits, Look
+from ....calls import CallEdits, Look, sharpens
 from ....joint_attention import JointEdit, Layout, own_attention, part_of, seen
 from .blocks import COUNT_KEY, Count, block_number, check_came, with_source_vectors
 from .masks import without_padding
@@ -253,7 +253,9 @@ class Transformer:
                 call = replace(call, v=values.within(call.v, sizes, layout.image))
             if looks and block in watched:
                 output = partial(seen, some, edit, layout)
-                own = own_attention(call.attend, edit, layout, call.q, call.k)
+                own = None
+                if sharpens(looks):
+                    own = own_attention(call.attend, edit, layout, call.q, call.k)
                 for look in looks:
                     look.take(output, output, call.q, call.k, call.heads, grid, layout.text, own)
             if edit is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ....attention import Attend, CrossEdit, SelfEdit
 from ....background import SourceValues
-from ....calls import CallEdits, Look
+from ....calls import CallEdits, Look, sharpens
 from ....edits import AUTOMATIC
 from ....unet import is_of_side, joined
 from .refusing import refusal
@@ -107,7 +107,7 @@ class UNet:
     ) -> dict[str, Any]:
         """transformer_options of one call with its edits and looks in them, see `Family`."""
         cross, own = prepared or (None, None)
-        latest = Latest() if any(look.maps.sharpen for look in looks) else None
+        latest = Latest() if sharpens(looks) else None
         options = _replace_attn2(
             options,
             self.blocks,
